@@ -1,0 +1,82 @@
+"""python main.py --config=configs/X.py[:args] --workdir=DIR --mode=train|eval|predict|convert|plan|export [--config.k=v]
+
+Reads flags, starts processes, and joins the programs of `jaxseg` with the data of `input_pipeline`. A user's mistake ends with one line on stderr
+and exit code 2; a run that is told to stop (SIGTERM) saves first and ends with 0.
+"""
+
+import logging
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file("config", None, "configs/X.py or configs/X.py:args", lock_config=True)
+flags.DEFINE_string("workdir", "", "Where checkpoints, metrics, pictures and results go.")
+flags.DEFINE_enum("mode", "train", ["train", "eval", "predict", "convert", "plan", "export"], "What to do.")
+flags.DEFINE_string("weights", "", "A converted or trained checkpoint; by default the newest one in workdir.")
+flags.DEFINE_list("images", [], "predict: files or globs.")
+flags.DEFINE_string("text", "", "predict: prompts separated by ';'.")
+flags.DEFINE_string("text_file", "", "predict: a file with one prompt per line.")
+flags.DEFINE_list("torch", [], "convert: PyTorch or safetensors files, or a Hugging Face folder.")
+flags.DEFINE_bool("reverse", False, "convert: write .safetensors under the original names from --weights.")
+flags.DEFINE_string("format", "", "convert: the original layout, where several fit (openai, timojl, huggingface).")
+flags.DEFINE_string("check", "", "convert: recorded activations (.npz) to replay on the converted weights.")
+flags.DEFINE_string("topology", "cpu:8", "plan: a TPU such as v5e:2x4 or v5p:4x4x4, or cpu:N.")
+flags.DEFINE_string("json", "", "plan: also write the plan to this file.")
+flags.DEFINE_enum("distributed", "auto", ["auto", "on", "off"], "Several hosts: find them, insist on them, or do not.")
+flags.DEFINE_bool("strict_resume", False, "train: stop at a damaged checkpoint instead of using the one before.")
+
+
+def run(config, workdir, mode):
+    if mode == "plan":  # before JAX starts: it plans for devices that are not here
+        from jaxseg import plan
+
+        return plan.plan(config, FLAGS.topology, FLAGS.json)
+    if mode == "convert":
+        from jaxseg import convert
+
+        return convert.run(config, FLAGS.torch, workdir, reverse=FLAGS.reverse, weights=FLAGS.weights,
+                           check=FLAGS.check, format=FLAGS.format)  # fmt: skip
+    from jaxseg import runtime
+
+    runtime.start(config, distributed=FLAGS.distributed)
+    if mode == "predict":
+        from jaxseg import predict
+
+        return predict.run(config, workdir, FLAGS.images, text=FLAGS.text, text_file=FLAGS.text_file, weights=FLAGS.weights)
+    if mode == "export":
+        from jaxseg import export
+
+        return export.run(config, workdir, weights=FLAGS.weights)
+    from input_pipeline.module import DataModule
+    from jaxseg import evaluate, train
+
+    if mode == "eval":
+        return evaluate.run(config, workdir, DataModule.from_config(config), weights=FLAGS.weights)
+    return train.run(config, workdir, DataModule.from_config, strict_resume=FLAGS.strict_resume)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+    if not FLAGS.workdir and FLAGS.mode != "plan":
+        raise app.UsageError("--workdir is missing")
+    try:
+        from jaxseg.config import validate
+
+        validate(FLAGS.config)
+        run(FLAGS.config, FLAGS.workdir, FLAGS.mode)
+    except (ValueError, FileNotFoundError) as error:
+        logging.debug("", exc_info=True)
+        sys.exit(_refusal(error))
+
+
+def _refusal(error):
+    print(f"main.py: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config"])
+    app.run(main)
