@@ -1,7 +1,7 @@
-"""python main.py --config=configs/X.py[:args] --workdir=DIR --mode=train|eval|predict|convert|plan|export [--config.k=v]
+"""python main.py --config=configs/X.py[:args] --workdir=DIR --mode=train|eval|predict|convert|plan|export
 
-Reads flags, starts processes, and joins the programs of `jaxseg` with the data of `input_pipeline`. A user's mistake ends with one line on stderr
-and exit code 2; a run that is told to stop (SIGTERM) saves first and ends with 0.
+Reads flags, starts processes, and joins the programs of `jaxseg` with the data of `input_pipeline`. `--config.k=v`
+overrides a field. A user's mistake ends with one line on stderr and exit code 2.
 """
 
 import logging
@@ -44,7 +44,8 @@ def run(config, workdir, mode):
     if mode == "predict":
         from jaxseg import predict
 
-        return predict.run(config, workdir, FLAGS.images, text=FLAGS.text, text_file=FLAGS.text_file, weights=FLAGS.weights)
+        prompts = {"text": FLAGS.text, "text_file": FLAGS.text_file}
+        return predict.run(config, workdir, FLAGS.images, weights=FLAGS.weights, **prompts)
     if mode == "export":
         from jaxseg import export
 

@@ -1,4 +1,4 @@
-"""Defaults shared by every config. A config is plain data: a system's name, sizes, recipe and data, no code that runs later."""
+"""Defaults shared by every config. A config is plain data: a system's name, sizes, recipe and data."""
 
 from ml_collections import ConfigDict
 
@@ -34,7 +34,8 @@ def default():
     config.seed = 0
     config.model = ConfigDict()  # keyword arguments of the system's model
     config.task = ConfigDict()  # losses and inference of the system
-    # Devices per axis; -1 takes what the others leave. Parameters are sharded over `fsdp` and `model`, the batch over `data` and `fsdp`.
+    # Devices per axis; -1 takes what the others leave. Parameters are sharded over `fsdp` and `model`, the batch over
+    # `data` and `fsdp`.
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "model": 1})
     config.precision = ConfigDict({"compute": "float32", "params": "float32", "matmul": "default"})
     config.train = ConfigDict(
@@ -97,5 +98,5 @@ def source(data, split, **options):
     elif data.endswith(".json"):
         kind = "coco"
     elif os.sep in data and not data.startswith("scenes/"):
-        raise ValueError(f"config option data: found {data!r}, expected an existing folder, a COCO .json or a tfds name")
+        raise ValueError(f"config option data: found {data!r}, expected a folder, a COCO .json or a tfds name")
     return {"kind": kind, "name": data, "split": split, **options}

@@ -1,4 +1,4 @@
-"""Loading, checking and storing configs (`ml_collections.ConfigDict`; the fields are described in configs/common.py)."""
+"""Loading, checking and storing configs (`ml_collections.ConfigDict`; configs/common.py describes the fields)."""
 
 import difflib
 import importlib.util
@@ -17,7 +17,7 @@ def load_config(name, arg=""):
     """A locked config from a file or a released model's name.
 
     Args:
-        name: `"configs/clipseg_rd64.py"`, the same with `":args"` behind, or a bare name such as `"clipseg_rd64_refined"`.
+        name: `"configs/clipseg_rd64.py"`, the same with `":args"` behind, or a bare name: `"clipseg_rd64_refined"`.
         arg: the options of the config's `get_config`, e.g. `"tiny"`.
 
     Raises:
@@ -162,7 +162,8 @@ def _wrong_mesh(config, device_count):
         return []
     known = math.prod(n for n in sizes if n != -1)
     if device_count % known or (-1 not in sizes and known != device_count):
-        return [f"config.mesh: found {config.mesh.to_dict()} for {device_count} devices, expected sizes that multiply to them"]
+        found = f"{config.mesh.to_dict()} for {device_count} devices"
+        return [f"config.mesh: found {found}, expected sizes that multiply to them"]
     batch_axes = device_count // (sizes[2] if sizes[2] != -1 else device_count // known)
     parts = batch_axes * config.train.accumulate
     if config.train.batch_size % parts:

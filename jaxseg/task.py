@@ -1,7 +1,7 @@
 """The contract between a system and the programs: a `Task` is a frozen record of pure functions.
 
-One train loop, one evaluator loop, one predictor, one planner and one exporter serve every system through this record; they never ask
-which system it is. What only some systems can do is a *capability*, looked up by name.
+One train loop, one evaluation loop, one predictor, one planner and one exporter serve every system through this
+record; they never ask which system it is. What only some systems can do is a *capability*, looked up by name.
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ from jaxseg.typing import Array, Batch, Params, PyTree, State
 class Mean(NamedTuple):
     """One term of a loss, or a metric of a train step, as a ratio that adds up over micro-batches.
 
-    The train step minimises the sum over terms of `weight * sum / count`; terms of weight 0 are only reported. `count` must not depend
-    on parameters, so that gradient accumulation can divide by the count of the whole batch.
+    The train step minimises the sum over terms of `weight * sum / count`; terms of weight 0 are only reported. The count
+    of a weighted term must not depend on parameters, so that gradient accumulation can divide by the whole batch's.
     """
 
     sum: Array
@@ -30,10 +30,10 @@ class Task:
     Attributes:
         name: the system's name.
         init: `(rng) -> (params, state)`; pure, so that it can be traced for shapes.
-        loss: `(params, state, batch, rng, step, *, kind) -> (terms, state)` with `terms` a dict of `Mean`. `kind` is static.
+        loss: `(params, state, batch, rng, step, *, kind) -> (terms, state)`; terms: a dict of `Mean`; `kind` is static.
         example_batch: `(batch_size, kind) -> batch` of `jax.ShapeDtypeStruct`, the exact shapes of a train batch.
         kinds: the static kinds of train batch; one jitted step each.
-        accumulates: whether the loss is a sum over examples (False where examples of a batch interact, as in contrastive training).
+        accumulates: whether the loss is a sum over examples (not where examples interact, as in contrastive training).
         prepare: `(params, names) -> ctx`: the vocabulary, encoded once.
         predict: `(params, state, ctx, batch) -> outputs`, jittable: padded arrays and their validity.
         example_predict: `(batch_size, num_names) -> (ctx, batch)` of `jax.ShapeDtypeStruct`, the inputs of `predict`.
