@@ -14,8 +14,8 @@ from jaxseg.typing import Array, Batch, Params, PyTree, State
 class Mean(NamedTuple):
     """One term of a loss, or a metric of a train step, as a ratio that adds up over micro-batches.
 
-    The train step minimises the sum over terms of `weight * sum / count`; terms of weight 0 are only reported. The count
-    of a weighted term must not depend on parameters, so that gradient accumulation can divide by the whole batch's.
+    The train step minimises the sum over terms of `weight * sum / count`; terms of weight 0 are only reported. The
+    count of a weighted term must not depend on parameters, so that accumulation can divide by the batch's.
     """
 
     sum: Array
