@@ -70,6 +70,15 @@ def timojl_rules(model):
     return towers + prefixed(_timojl_decoder(model.get("refined", False)), "", "decoder/")
 
 
+def timojl_ignore(extract_layers=(1,)):
+    """Keys of the authors' files that have no use, with reasons; a tap of block 0 leaves the last step without one."""
+    ignore = tuple((r"clip_model\." + pattern, why) for pattern, why in clip.OPENAI_IGNORE) + _UNUSED
+    if 0 in extract_layers:
+        last = len(extract_layers) - 1
+        ignore += ((rf"(reduces|blocks)\.{last}\..*", "block 0 is recorded and never decoded, so the last step is unused"),)
+    return ignore
+
+
 def huggingface_rules(model):
     """transformers' CLIPSegForImageSegmentation: `clip.*` and `decoder.*`."""
     key, path = "layers.{i}", "block_{i}"
@@ -129,7 +138,7 @@ FORMATS = (
         detect=lambda keys: "film_mul.weight" in keys,
         infer=_infer_timojl,
         rules=timojl_rules,
-        ignore=tuple((r"clip_model\." + pattern, why) for pattern, why in clip.OPENAI_IGNORE) + _UNUSED,
+        ignore=timojl_ignore(),
     ),
     Format(
         "huggingface",
