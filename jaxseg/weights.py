@@ -215,12 +215,13 @@ def to_params(tensors: Mapping[str, np.ndarray], rules: Sequence[Rule], target, 
         ConversionError: with every unused, missing, misshapen, duplicate and NaN tensor.
     """
     target = flatten(target)
-    shapes, found = unrolled_paths(target), assign(tensors, rules)
+    used = [key for key in tensors if not ignored(key, ignore)]
+    shapes, found = unrolled_paths(target), assign(used, rules)
     wrong, flat, origin = [], {}, {}
-    for key, tensor in tensors.items():
+    for key in used:
+        tensor = tensors[key]
         if key not in found:
-            if not any(re.fullmatch(pattern, key) for pattern, _ in ignore):
-                wrong.append(_unknown(key, tensor, rules))
+            wrong.append(_unknown(key, tensor, rules))
             continue
         rule, paths = found[key]
         unplaced = [path for path in paths if path not in shapes]
@@ -238,6 +239,11 @@ def to_params(tensors: Mapping[str, np.ndarray], rules: Sequence[Rule], target, 
         raise ConversionError(f"{len(wrong)} keys do not fit:\n  " + "\n  ".join(sorted(wrong)))
     flat = match_layout(flat, target)
     return unflatten({path: np.asarray(flat[path], leaf.dtype) for path, leaf in target.items()})
+
+
+def ignored(key, ignore):
+    """The reason for which a key is left out, or None."""
+    return next((why for pattern, why in ignore if re.fullmatch(pattern, key)), None)
 
 
 def _unknown(key, tensor, rules):

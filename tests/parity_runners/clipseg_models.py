@@ -249,12 +249,11 @@ def densepred_masked(config, weights, inputs):
         return model.apply({"params": params}, prompt, method=run, mutable=["intermediates"])
 
     out = {}
-    middle = num_layers // 2
     kinds = {
         "all_cls": (range(num_layers), "cls_token"),
         "last_cls": ((last,), "cls_token"),
         "all_all": (range(num_layers), "all"),
-        "mid_all": ((config.get("mid_layer", middle),), "all"),
+        "mid_all": ((1,), "all"),
     }
     for name, (layers, kind) in kinds.items():
         vision, sown = attend(prompt, mask, layers, kind)
