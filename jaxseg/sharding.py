@@ -21,16 +21,16 @@ BATCH_AXES = ("data", "fsdp")
 # (regex searched in the parameter's path, how its last axes are split); the first that matches wins, leading axes (stacked
 # blocks) stay whole, and so does an axis whose size the mesh does not divide.
 RULES = (
-    (r"attn/(q|k|v|mask_q)/kernel$", P("fsdp", "model")),
-    (r"attn/(q|k|v|mask_q)/bias$", P("model")),
+    (r"attn(pool)?/(q|k|v|mask_q)/kernel$", P("fsdp", "model")),
+    (r"attn(pool)?/(q|k|v|mask_q)/bias$", P("model")),
     (r"attn(pool)?/out/kernel$", P("model", "fsdp")),
     (r"mlp/fc1/kernel$", P("fsdp", "model")),
     (r"mlp/fc1/bias$", P("model")),
     (r"mlp/fc2/kernel$", P("model", "fsdp")),
-    (r"attnpool/(q|k|v)/kernel$", P("fsdp", "model")),
     (r"token_embedding$", P("model", "fsdp")),
     (r"(^|/)(bias|scale|mean|var)$", P()),
     (r"position_embedding$", P()),
+    (r"patch_kernel$", P("fsdp")),
     (r"kernel$", P("fsdp", None)),  # input channels; the transposed convolutions' output stays whole
 )
 

@@ -37,6 +37,7 @@ def make_task(config):
         return model.init(rng, image, token_ids)["params"], {}
 
     def condition(params, batch):
+        """What each prompt of a batch asks for, [B, P, E]: its text, or text and image blended."""
         batch_size, prompts = batch["token_ids"].shape[:2]
         token_ids = batch["token_ids"].reshape(batch_size * prompts, -1)
         text = call(params, "encode_text", token_ids).reshape(batch_size, prompts, -1)
@@ -106,7 +107,12 @@ def make_task(config):
         predict=predict,
         example_predict=example_predict,
         finalize=finalize,
-        capabilities={"encode": encode, "decode": decode, "at_original_size": at_original_size},
+        capabilities={
+            "encode": encode,
+            "decode": decode,
+            "condition": condition,
+            "at_original_size": at_original_size,
+        },
     )
 
 
