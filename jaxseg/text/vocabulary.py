@@ -28,7 +28,7 @@ class Vocabulary:
     Attributes:
         names: K names, index = contiguous class id.
         is_thing: K booleans; things are countable, stuff is not.
-        groups: named sub-lists of class ids, e.g. `{"seen": (0, 2), "unseen": (1,)}`; metrics are reported per group too.
+        groups: named sub-lists of class ids, e.g. `{"seen": (0, 2), "unseen": (1,)}` of metrics.
         colors: K RGB triples (0..255) for pictures, or empty: pictures then use a fixed palette.
         parts: P parts, index = contiguous part id; every parent stands before its sub-parts.
         part_groups: named sub-lists of part ids, as `groups`.
@@ -53,7 +53,7 @@ class Vocabulary:
         for index, part in enumerate(self.parts):
             if not 0 <= part.object < len(self.names):
                 raise ValueError(
-                    f"vocabulary: part {index} ({part.name}) has object {part.object}, not one of {len(self.names)} classes"
+                    f"vocabulary: part {index} ({part.name}) has object {part.object}, not one of {len(self)} classes"
                 )
             if part.parent != -1 and not (0 <= part.parent < index and self.parts[part.parent].object == part.object):
                 raise ValueError(

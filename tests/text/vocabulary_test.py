@@ -4,7 +4,8 @@ import pytest
 
 from jaxseg.text.vocabulary import Part, Vocabulary
 
-HEAD, EYE, PUPIL, TAIL, WHEEL = Part(0, "head"), Part(0, "eye", 0), Part(0, "pupil", 1), Part(0, "tail"), Part(1, "wheel")
+HEAD, EYE, PUPIL = Part(0, "head"), Part(0, "eye", 0), Part(0, "pupil", 1)
+TAIL, WHEEL = Part(0, "tail"), Part(1, "wheel")
 
 
 def make(parts):
