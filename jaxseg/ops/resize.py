@@ -4,65 +4,10 @@
 written from the definitions, so that released position embeddings, kernels and masks come out as they were trained.
 """
 
-import functools
-
 import jax.numpy as jnp
-import numpy as np
 
+from jaxseg.resampling import resize_matrix
 from jaxseg.typing import Array
-
-_CUBIC_A = -0.75  # torch's coefficient; PIL and jax.image use -0.5
-
-
-def _positions(out_size, in_size, align_corners):
-    """Where output samples lie in the input, in input pixels (0 = centre of the first)."""
-    i = np.arange(out_size, dtype=np.float64)
-    if align_corners:
-        return i * ((in_size - 1) / max(out_size - 1, 1))
-    return (i + 0.5) * (in_size / out_size) - 0.5
-
-
-def _bilinear(x):
-    return np.maximum(0.0, 1 - np.abs(x))
-
-
-def _bicubic(x, a=_CUBIC_A):
-    x = np.abs(x)
-    near = ((a + 2) * x - (a + 3)) * x * x + 1
-    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
-
-
-@functools.lru_cache(maxsize=256)
-def resize_matrix(out_size, in_size, method="bilinear", align_corners=False, antialias=False):
-    """The float32 matrix [out_size, in_size] that resizes one axis.
-
-    Args:
-        method: "bilinear", "bicubic" (a = -0.75) or "nearest" (index floor(i * in / out), torch's "nearest").
-        align_corners: whether first and last samples of input and output coincide.
-        antialias: whether the kernel widens with the reduction (torch's `antialias=True`); bilinear without align_corners only.
-    """
-    matrix = np.zeros((out_size, in_size))
-    rows = np.arange(out_size)
-    if method == "nearest":
-        # float32 as in torch: the product decides where an output index falls on an input boundary.
-        source = np.floor(rows.astype(np.float32) * np.float32(in_size / out_size)).astype(int)
-        matrix[rows, np.minimum(source, in_size - 1)] = 1
-        return matrix.astype(np.float32)
-    kernel, support = {"bilinear": (_bilinear, 1), "bicubic": (_bicubic, 2)}[method]
-    centre = _positions(out_size, in_size, align_corners)
-    if antialias:
-        if method != "bilinear" or align_corners:
-            raise ValueError(f"antialias: found {method}, align_corners={align_corners}; expected plain bilinear")
-        stretch = max(in_size / out_size, 1.0)
-        matrix = kernel((np.arange(in_size)[None] - centre[:, None]) / stretch)
-        return (matrix / matrix.sum(1, keepdims=True)).astype(np.float32)
-    if method == "bilinear":
-        centre = np.clip(centre, 0, in_size - 1)  # the border is replicated
-    first = np.floor(centre).astype(int)
-    for tap in range(1 - support, support + 1):
-        np.add.at(matrix, (rows, np.clip(first + tap, 0, in_size - 1)), kernel(first + tap - centre))
-    return matrix.astype(np.float32)
 
 
 def resize(x: Array, size, *, method="bilinear", align_corners=False, antialias=False, axes=(-2, -1)) -> Array:
