@@ -76,6 +76,8 @@ def judge(path, runner, save):
 
     rules = json.loads(compare.RULES.read_text())
     config, groups, inputs, outputs = read_golden(path)
+    if runner.questions:
+        inputs = {**inputs, **runner.questions(outputs)}
     produced = runner.function(config, groups if runner.groups else groups["weights"], inputs)
     produced = {name: np.asarray(value) for name, value in produced.items()}
     if save:

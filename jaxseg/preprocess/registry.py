@@ -1,7 +1,7 @@
 """The mini-language of preprocessing: `"decode|resize(96)|normalize(imagenet)|keep(image)"`.
 
-An op is registered as a function from its arguments to `apply(example, context) -> example`; arguments are checked when the text
-is parsed, before any file is read. They are Python literals, or bare words, which are strings.
+An op is registered as a function from its arguments to `apply(example, context) -> example`; arguments are checked when the
+text is parsed, before any file is read. They are Python literals, or bare words, which are strings.
 """
 
 import ast

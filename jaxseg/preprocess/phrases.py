@@ -1,0 +1,77 @@
+"""The op that turns labels into prompts with masks."""
+
+import numpy as np
+
+from jaxseg.preprocess.arguments import positive, share
+from jaxseg.preprocess.labels import VOID, class_masks
+from jaxseg.preprocess.registry import random, register
+from jaxseg.text import templates as prompt_templates
+
+
+@register
+def phrases(num, negatives=0.0, templates="plain", expressions=0.0):
+    """Draws `num` prompts with their masks: `phrases`, `mask` and `mask_valid` float32 [num, H, W] at the labels' size.
+
+    Args:
+        num: prompts per example; names repeat only where an image has fewer.
+        negatives: share of prompts that name what is absent, with an empty mask.
+        templates: set of sentences, one drawn per prompt (text/templates.py).
+        expressions: share of the present prompts that are the example's own referring expressions.
+
+    `mask_valid` is 0 on pixels that do not say whether they belong to the prompt: void, crowds, boxes without an outline. An
+    image in which nothing is seen gets absent names only.
+    """
+    positive(num, "num")
+    sentences = prompt_templates.templates(templates)
+    share(negatives, "negatives")
+    share(expressions, "expressions")
+
+    def apply(example, context):
+        rng = random(context, "phrases")
+        if context.vocabulary is None:
+            raise ValueError("preprocess: phrases: the source has no vocabulary to draw names from")
+        names = context.vocabulary.names
+        seen, known = class_masks(example)
+        outside = [c for c in seen if not 0 <= c < len(names)]
+        if outside:
+            raise ValueError(f"{example.get('path', 'example')}: class id {outside[0]}, expected 0 to {len(names) - 1}")
+        present = _Deck(rng, list(seen))
+        absent = _Deck(rng, [c for c in range(len(names)) if c not in seen])
+        referred = _Deck(rng, [e for e in example.get("expressions", ()) if "segment_map" in example])
+        empty = np.zeros(next(iter(seen.values())).shape if seen else known(0).shape, bool)
+
+        def named(class_id):
+            return prompt_templates.fill(sentences[rng.integers(len(sentences))], names[class_id])
+
+        made = []
+        for _ in range(num):
+            is_absent, is_referred = rng.uniform(size=2) < (negatives, expressions)
+            if absent and (is_absent or not present):
+                class_id = next(absent)
+                made.append((named(class_id), empty, known(class_id)))
+            elif referred and is_referred:
+                expression = next(referred)
+                made.append((expression["text"], example["segment_map"] == expression["segment_id"], known(VOID)))
+            else:
+                class_id = next(present)
+                made.append((named(class_id), seen[class_id], known(class_id)))
+        texts, masks, valid = zip(*made, strict=True)
+        fields = {"mask": np.stack(masks).astype(np.float32), "mask_valid": np.stack(valid).astype(np.float32)}
+        return {**example, "phrases": texts, **fields}
+
+    return apply
+
+
+class _Deck:
+    """Draws without replacement, and shuffles again when it is used up; false if there is nothing to draw."""
+
+    def __init__(self, rng, items):
+        self._rng, self._items, self._left = rng, items, []
+
+    def __bool__(self):
+        return bool(self._items)
+
+    def __next__(self):
+        if not self._left:
+            self._left = list(self._rng.permutation(len(self._items)))
+        return self._items[self._left.pop()]
