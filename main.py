@@ -1,10 +1,9 @@
 """python main.py --config=configs/X.py[:args] --workdir=DIR --mode=train|eval|predict|convert|plan|export
 
-Reads flags, starts processes, and joins the programs of `jaxseg` with the data of `input_pipeline`. `--config.k=v`
-overrides a field. A user's mistake ends with one line on stderr and exit code 2.
+Reads flags and joins the programs of `jaxseg` with the data of `input_pipeline`. `--config.k=v` overrides a field. A user's
+mistake ends with one line on stderr and exit code 2; a run that was asked to end (SIGTERM) saves and exits with 0.
 """
 
-import logging
 import sys
 
 from absl import app, flags
@@ -33,14 +32,14 @@ def run(config, workdir, mode):
         from jaxseg import plan
 
         return plan.plan(config, FLAGS.topology, FLAGS.json)
-    if mode == "convert":
-        from jaxseg import convert
-
-        return convert.run(config, FLAGS.torch, workdir, reverse=FLAGS.reverse, weights=FLAGS.weights,
-                           check=FLAGS.check, format=FLAGS.format)  # fmt: skip
     from jaxseg import runtime
 
     runtime.start(config, distributed=FLAGS.distributed)
+    if mode == "convert":
+        from jaxseg import convert
+
+        options = {"reverse": FLAGS.reverse, "weights": FLAGS.weights, "check": FLAGS.check, "format": FLAGS.format}
+        return convert.run(config, FLAGS.torch, workdir, **options)
     if mode == "predict":
         from jaxseg import predict
 
@@ -54,28 +53,24 @@ def run(config, workdir, mode):
     from jaxseg import evaluate, train
 
     if mode == "eval":
-        return evaluate.run(config, workdir, DataModule.from_config(config), weights=FLAGS.weights)
+        return evaluate.run(config, workdir, DataModule.from_config, weights=FLAGS.weights)
     return train.run(config, workdir, DataModule.from_config, strict_resume=FLAGS.strict_resume)
 
 
 def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {argv[1:]}")
-    if not FLAGS.workdir and FLAGS.mode != "plan":
-        raise app.UsageError("--workdir is missing")
-    try:
-        from jaxseg.config import validate
+    from jaxseg.config import validate
+    from jaxseg.preemption import Preempted
 
+    try:
+        if len(argv) > 1 or not (FLAGS.workdir or FLAGS.mode == "plan"):
+            raise ValueError(f"unexpected arguments: {argv[1:]}" if len(argv) > 1 else "--workdir is missing")
         validate(FLAGS.config)
         run(FLAGS.config, FLAGS.workdir, FLAGS.mode)
-    except (ValueError, FileNotFoundError) as error:
-        logging.debug("", exc_info=True)
-        sys.exit(_refusal(error))
-
-
-def _refusal(error):
-    print(f"main.py: {error}", file=sys.stderr)
-    return 2
+    except Preempted as preempted:
+        print(f"main.py: {preempted}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"main.py: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class Meter:
         if self._nan_policy == "stop":
             raise DivergedError(f"{what}; its update was left out (config.train.nan_policy=skip goes on)")
         if self._bad_in_a_row >= BAD_STEPS_IN_A_ROW:
-            raise DivergedError(f"{what}, the {self._bad_in_a_row}th step in a row; the last good step is kept")
+            raise DivergedError(f"{what}, {self._bad_in_a_row} steps in a row; the last good step is kept")
         logging.warning("%s; its update is left out", what)
 
 

@@ -47,8 +47,7 @@ def run(config, workdir, make_data, *, strict_resume=False, task=None):
 def _train(config, workdir, data, task, mesh, strict_resume):
     # State: shapes, shardings, and values from a checkpoint, from other weights, or from scratch.
     checkpoints = Checkpoints(f"{workdir}/checkpoints", keep=config.train.keep)
-    shapes = jax.eval_shape(task.init, jax.random.key(config.seed))
-    optimizer = optim.make_optimizer(config, optim.split(shapes[0], config.optim.freeze)[0])
+    optimizer = optim.make_optimizer(config, optim.split(init_shapes(task)[0], config.optim.freeze)[0])
     templates = state_templates(task, optimizer, config, mesh)
     if checkpoints.latest_step() is None:
         state = first_state(task, optimizer, config, templates, workdir)
@@ -107,13 +106,14 @@ def _train(config, workdir, data, task, mesh, strict_resume):
     return results
 
 
+def init_shapes(task):
+    """(params, state) as shapes. The key is made inside: on the mesh of a planned topology nothing can run."""
+    return jax.eval_shape(lambda: task.init(jax.random.key(0)))
+
+
 def state_templates(task, optimizer, config, mesh):
     """The train state as shapes with shardings."""
-
-    def build(rng):
-        return init_train_state(*task.init(rng), optimizer, config)
-
-    shapes = jax.eval_shape(build, jax.random.key(config.seed))
+    shapes = jax.eval_shape(lambda: init_train_state(*task.init(jax.random.key(0)), optimizer, config))
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, sharding.shardings(shapes, mesh)
     )
