@@ -76,7 +76,7 @@ def _read(config, data):
         f"|tokenize(context_length={context})|normalize(imagenet)|keep(image, token_ids, mask, mask_valid)"
     )
     evaluation = {
-        "preprocess": f"{inputs}|normalize(imagenet)|keep(image, segment_map, segments)",
+        "preprocess": f"decode|resize({size}, labels=False)|normalize(imagenet)|label_map|keep(image, label_map)",
         "evaluators": ("prompt_iou(0.5)", "miou"),
         "batch_size": 16,
     }
