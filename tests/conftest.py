@@ -18,3 +18,18 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 import jax  # noqa: E402  (after the environment is set)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+_compiles = []
+
+
+def _note(event, seconds, **_):
+    if event == "/jax/core/compile/backend_compile_duration":
+        _compiles.append(seconds)
+
+
+jax.monitoring.register_event_duration_secs_listener(_note)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The compile budget of docs/architecture.md is watched here."""
+    terminalreporter.write_line(f"compiled {len(_compiles)} programs in {sum(_compiles):.0f} s")
