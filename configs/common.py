@@ -80,6 +80,8 @@ def default():
             "batch_size": 1,
             "threshold": 0.5,
             "prompts_per_chunk": 32,
+            "compute": "float32",  # of prediction, whatever training computes in
+            "truncate": False,  # cut prompts that are longer than the text tower reads, instead of refusing them
             "canvas": 256,  # original sizes are padded to multiples of this, so that few sizes are compiled
         }
     )

@@ -100,6 +100,8 @@ _RANGES = (
     ("predict.prompts_per_chunk", "a positive integer", lambda x: _integer(x, 1)),
     ("predict.canvas", "a positive integer", lambda x: _integer(x, 1)),
     ("predict.threshold", "in [0, 1]", lambda x: _number(x, 0) and x <= 1),
+    ("predict.compute", "'float32' or 'bfloat16'", lambda x: x in ("float32", "bfloat16")),
+    ("predict.truncate", "True or False", lambda x: isinstance(x, bool)),
     ("precision.compute", "'float32' or 'bfloat16'", lambda x: x in ("float32", "bfloat16")),
     ("precision.params", "'float32' or 'bfloat16'", lambda x: x in ("float32", "bfloat16")),
     ("precision.matmul", "'default', 'high' or 'highest'", lambda x: x in ("default", "high", "highest")),

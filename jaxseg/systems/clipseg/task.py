@@ -68,7 +68,8 @@ def make_task(config):
         return call(params, "encode_text", token_ids)
 
     def prepare(params, names):
-        return {"cond": encode_names(params, tokenizer.tokenize(names, context_length=context_length))}
+        token_ids = tokenizer.tokenize(names, context_length=context_length, truncate=config.predict.truncate)
+        return {"cond": encode_names(params, token_ids)}
 
     def encode(params, state, batch):
         del state
@@ -151,5 +152,6 @@ def finalize(outputs, metas, names):
         height, width = meta["original_size"]
         masks = np.asarray(outputs["masks"][i, : len(names), :height, :width])
         scores = np.asarray(outputs["scores"][i, : len(names)])
-        results.append(Result.from_masks(masks, scores, tuple(names), path=meta.get("path", "")))
+        known = {"path": meta.get("path", ""), "image": meta.get("image")}
+        results.append(Result.from_masks(masks, scores, tuple(names), **known))
     return results
