@@ -18,7 +18,8 @@ def _dense(features, fan_in, name, dtype):
 class MaskHead(nn.Module):
     """Tokens on a grid -> logits: one transposed convolution, or the refined head's 3x3 convolution and two of them.
 
-    [B, h, w, D] -> [B, h * k, w * k] with k = patch (refined: (patch // 4) ** 2).
+    [B, h, w, D] -> [B, h * k, w * k] with k = patch. The published refined head expands by patch // 4 twice, which is the patch
+    for 16 and twice as much for 32; below 16 (unpublished sizes) the second expansion fills the patch.
     """
 
     patch_size: int
@@ -30,10 +31,11 @@ class MaskHead(nn.Module):
         if not self.refined:
             return TileConvTranspose(1, self.patch_size, self.dtype, name="expand")(x)[..., 0]
         width, tile = x.shape[-1], self.patch_size // 4
+        last_tile = tile if self.patch_size >= 16 else self.patch_size // tile
         init = torch_conv_init(9 * width)
         x = nn.Conv(width, (3, 3), padding="SAME", dtype=self.dtype, kernel_init=init, bias_init=init, name="conv")(x)
         x = TileConvTranspose(width // 2, tile, self.dtype, name="expand_0")(jax.nn.relu(x))
-        return TileConvTranspose(1, tile, self.dtype, name="expand_1")(jax.nn.relu(x))[..., 0]
+        return TileConvTranspose(1, last_tile, self.dtype, name="expand_1")(jax.nn.relu(x))[..., 0]
 
 
 class FilmDecoder(nn.Module):
