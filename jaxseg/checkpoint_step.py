@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import logging
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -224,7 +225,8 @@ def _read_arrays(folder, item, targets):
         if "RESOURCE_EXHAUSTED" in str(error):  # a device without memory says nothing about the files
             raise
         logging.debug("", exc_info=True)
-        raise DamagedError(f"{folder}: {item} {_reason(folder / item, error)}") from None
+        _silence_stragglers()
+        raise DamagedError(f"{folder}: {item}{_reason(folder / item, error)}") from None
 
 
 def _check_sums(folder, item, table, found):
@@ -238,25 +240,38 @@ def _check_sums(folder, item, table, found):
         )
 
 
+# TensorStore's words -> ours; the first that occurs counts. A missing data file reads as an empty compressed stream.
 _REASONS = (
-    (r"no such file|not[_ ]found|does not exist|missing", "is missing"),
-    (r"out_of_range|truncat|unexpected end|end of file|requested byte range|eof", "is cut short"),
-    (r"checksum|crc|corrupt|data_loss|invalid|magic|mismatch|decod", "is damaged"),
+    (r"truncated zstd", "is missing or cut short"),
+    (r"out_of_range|not valid for value of size", "is cut short"),
+    (r"data_loss|checksum|decod|corrupt|invalid|delimiter|expecting|unterminated", "is damaged"),
+    (r"not_found|does not exist|no such file|missing", "is missing"),
 )
 
 
 def _reason(folder, error):
-    """Hundreds of lines of TensorStore in one: the file, as far as it is named, and what is wrong with it."""
-    text = " ".join(str(part) for part in _chain(error))
-    files = re.findall(re.escape(str(folder)) + r"/([^\s\"'\]:,)]+)", text)
+    """Hundreds of lines of TensorStore as `/<file or array> is damaged`."""
+    text = str(error).split("[tensorstore_spec")[0].strip()
+    if isinstance(error, json.JSONDecodeError | KeyError):
+        return "/_METADATA is damaged"
     what = next((words for pattern, words in _REASONS if re.search(pattern, text, re.IGNORECASE)), None)
     if what is None:
-        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        what = f"cannot be read ({first_line[:120]})"
-    return f"({files[0].rstrip('/.')}) {what}" if files else what
+        what = f"cannot be read ({next(iter(text.splitlines()), type(error).__name__)[:120]})"
+    files = re.findall(re.escape(str(folder)) + r"/([^\s\"']+)", text)
+    chunks = re.findall(r'"([^\s"]+?)/(?:\d+(?:\.\d+)*|\.zarray)"', text)
+    if files:
+        return f"/{files[-1]} {what}"
+    return f"/{chunks[-1].replace('.', '/')} {what}" if chunks else f" {what}"
 
 
-def _chain(error):
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def _silence_stragglers():
+    """Drops the tracebacks of reads that end after a failed one beside them; the first has said what there is to say."""
+
+    def quiet(unraisable, previous=sys.unraisablehook):
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            previous(unraisable)
+
+    if not getattr(sys.unraisablehook, "of_checkpoints", False):
+        quiet.of_checkpoints = True
+        sys.unraisablehook = quiet
+        logging.getLogger("asyncio").addFilter(lambda record: "was never retrieved" not in record.getMessage())
