@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from jaxseg import filenames
 
@@ -139,14 +139,14 @@ class Result:
         Raises:
             ValueError: where the photograph is neither held nor readable at `path`.
         """
+        from jaxseg.preprocess.reading import read_image
         from jaxseg.visualize import draw_masks
 
         image = self.image
         if image is None:
             if not os.path.isfile(self.path):
                 raise ValueError(f"picture: the image is not known; found path {self.path!r}, expected a readable file")
-            with Image.open(self.path) as file:
-                image = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+            image = read_image(self.path)
         return Image.fromarray(draw_masks(image, Masks(self.rles), self.labels, self.scores))
 
     def show(self):

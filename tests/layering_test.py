@@ -23,7 +23,9 @@ LAYERS = {
     "metrics": ("ops", "text"),
     "text": (),
     "preprocess": ("text",),
-    "result": ("ops", "text"),
+    "filenames": (),
+    "visualize": ("lettering", "palette"),
+    "result": ("filenames", "visualize", "preprocess"),
     "task": (),
     "config": (),
     "systems": (
