@@ -15,7 +15,7 @@ def retrieval(vocabulary, *ranks):
 
     Captions of equal tokens are one text: an image finds its caption whichever example it came from, and a text that
     several images share is asked once and found at any of them. Metrics: `image_to_text@k`, `text_to_image@k`, and
-    `..._baseline@k` of answers in random order.
+    `..._baseline` of answers in random order.
 
     Args:
         ranks: the k, 1, 5 and 10 by default.
