@@ -55,9 +55,7 @@ def metric_fixed_interval(config, weights, inputs):
     args, thresholds = config["args"], F.interval(config["args"].get("n_values", 51))
     parts = [[inputs[f"{name}_{i}"] for i in range(config["n_batches"])] for name in ("pred", "gt", "valid", "class")]
     options = {name: args[name] for name in ("resize_pred", "resize_to") if args.get(name)}
-    sums, known = count(
-        *parts, thresholds, sigmoid=bool(args.get("sigmoid", False)), shift=config.get("shift", 0.0), **options
-    )
+    sums, known = count(*parts, thresholds, sigmoid=bool(args.get("sigmoid", False)), shift=config.get("shift", 0.0), **options)
     curves, custom = F.score_curves(sums), args.get("custom_threshold")
     recall, precision = F.precision_recall(sums)
     out = scalars(curves, thresholds, custom)
