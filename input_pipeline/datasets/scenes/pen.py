@@ -1,0 +1,165 @@
+"""Draws one object: shapes in the object's own frame, each belonging to a named part of it."""
+
+import dataclasses
+
+import numpy as np
+
+from input_pipeline.datasets.scenes.canvas import Canvas
+from input_pipeline.datasets.scenes.shapes import arc, box, curve, ellipse, points, rotation
+from input_pipeline.datasets.scenes.vocabulary import COLORS, part_ids
+
+INK = (40, 38, 46)
+PAPER = (250, 250, 248)
+GLASS = (188, 222, 238)
+TYRE = (66, 64, 74)
+METAL = (176, 182, 192)
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnPart:
+    """A part instance: `id` in the part map, class id in the part vocabulary, `parent_id` of the enclosing part or 0."""
+
+    id: int
+    class_id: int
+    segment_id: int
+    parent_id: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How an object is painted: main colour and two accents (RGB), the main colour's pattern, optional parts to draw."""
+
+    main: tuple[int, int, int]
+    accent: tuple[int, int, int]
+    trim: tuple[int, int, int]
+    pattern: str = "plain"
+    strength: float = 0.0
+    offset: tuple[float, float] = (0.0, 0.0)
+    options: frozenset[str] = frozenset()
+
+
+def shaded(color, gain: float) -> tuple[float, ...]:
+    """A darker (gain < 1) or lighter (gain > 1: towards white) tone."""
+    if gain <= 1:
+        return tuple(c * gain for c in color)
+    return tuple(c + (255 - c) * (gain - 1) for c in color)
+
+
+class Pen:
+    """The object's frame: x, y in [-1, 1], y down, facing right, standing on (0, 1).
+
+    Args:
+        canvas: what is drawn on.
+        name: object class.
+        segment_id: of the object in the segment map.
+        foot: (x, y) of the frame's (0, 1) on the canvas, in picture sides.
+        side: the frame's side, in picture sides.
+        angle: turn about the foot, radians clockwise. `mirror` flips the object first.
+        look: colours and options. `rng`: pose and proportions.
+        first_part_id, first_layer: where this object's numbering starts.
+    """
+
+    def __init__(self, canvas: Canvas, name, segment_id, foot, side, angle, mirror, look: Look, rng, first_part_id, first_layer):
+        self._canvas, self._name, self._segment_id = canvas, name, segment_id
+        self._matrix = (rotation(angle) * np.array([-1 if mirror else 1, 1], np.float32) * (side / 2)).T
+        self._offset = np.array(foot, np.float32) - np.array([0, 1], np.float32) @ self._matrix
+        self._side = side
+        self._codes, self._current = {}, None
+        self._first_part_id, self._layer = first_part_id, first_layer
+        self.look, self._rng = look, rng
+        self.parts: list[DrawnPart] = []
+
+    @property
+    def next_layer(self) -> int:
+        return self._layer + 1
+
+    def between(self, low: float, high: float) -> float:
+        """A uniform draw."""
+        return low + (high - low) * self._rng.random()
+
+    def chance(self, probability: float) -> bool:
+        return self._rng.random() < probability
+
+    def wants(self, option: str) -> bool:
+        """Whether the optional part is drawn."""
+        return option in self.look.options
+
+    def part(self, name: str, parent: DrawnPart | None = None) -> DrawnPart:
+        """A new instance of a part (or of a sub-part, with its parent)."""
+        class_id = part_ids()[self._name, name]
+        drawn = DrawnPart(self._first_part_id + len(self.parts), class_id, self._segment_id, parent.id if parent else 0)
+        self.parts.append(drawn)
+        return drawn
+
+    def fill(self, part: DrawnPart | None, outline, color=None) -> None:
+        """Fills a polygon of the object's frame; the main colour comes with its pattern."""
+        self._canvas.fill(self._placed(outline), self._code(part, color))
+
+    def stroke(self, part: DrawnPart | None, line, width: float, color=None) -> None:
+        """Draws a line `width` wide, both in the object's frame."""
+        self._canvas.stroke(self._placed(line), width * self._side / 2, self._code(part, color))
+
+    def _placed(self, outline):
+        return outline @ self._matrix + self._offset
+
+    def _code(self, part, color) -> int:
+        part_id = part.id if part else 0
+        if part_id != self._current:
+            self._current = part_id
+            self._layer += 1
+        key = (part_id, color, self._layer)
+        if key not in self._codes:
+            look = self.look
+            texture = (look.pattern, look.strength, look.offset) if color is None else ()
+            color = look.main if color is None else color
+            self._codes[key] = self._canvas.paint(color, self._segment_id, part_id, self._layer, *texture)
+        return self._codes[key]
+
+    # what several classes have
+
+    def eye(self, head: DrawnPart, x, y, radius, gaze=0.25) -> None:
+        eye = self.part("eye", head)
+        self.fill(eye, ellipse(x, y, radius, radius * 1.1), PAPER)
+        self.fill(eye, ellipse(x + gaze * radius, y, radius * 0.6, radius * 0.7), INK)
+
+    def hat(self, x, y, width, lean=0.0) -> None:
+        """A hat whose brim is centred at (x, y)."""
+        hat, turn, base = self.part("hat"), rotation(lean), np.array([x, y], np.float32)
+        band = shaded(self.look.trim, 0.6)
+        if self.chance(0.5):  # a top hat
+            crown = box(-0.3 * width, -0.62 * width, 0.3 * width, 0.04 * width, 0.04 * width)
+            self.fill(hat, crown @ turn.T + base, self.look.trim)
+            self.fill(hat, box(-0.3 * width, -0.2 * width, 0.3 * width, -0.04 * width) @ turn.T + base, band)
+            self.fill(hat, ellipse(0, 0, 0.56 * width, 0.1 * width) @ turn.T + base, self.look.trim)
+        else:  # a party hat
+            cone = points((-0.36 * width, 0.04 * width), (0, -0.8 * width), (0.36 * width, 0.04 * width))
+            self.fill(hat, cone @ turn.T + base, self.look.trim)
+            stripe = points((-0.25 * width, -0.2 * width), (-0.17 * width, -0.38 * width), (0.25 * width, -0.1 * width), (0.3 * width, 0.04 * width))
+            self.fill(hat, stripe @ turn.T + base, band)
+            self.fill(hat, ellipse(0, -0.8 * width, 0.12 * width, 0.12 * width) @ turn.T + base, PAPER)
+
+    def flag(self, x, y, height) -> None:
+        """A flag on a pole that stands at (x, y)."""
+        flag, size = self.part("flag"), height * 0.5
+        self.stroke(flag, points((x, y), (x, y - height)), 0.05, METAL)
+        cloth = [(x, y - height), (x - size * 0.5, y - height * 0.92), (x - size, y - height), (x - size, y - height * 0.52)]
+        self.fill(flag, points(*cloth, (x - size * 0.5, y - height * 0.44), (x, y - height * 0.52)), self.look.trim)
+
+    def wheel(self, x, y, radius) -> None:
+        wheel = self.part("wheel")
+        self.fill(wheel, ellipse(x, y, radius, radius), TYRE)
+        self.fill(self.part("hub", wheel), ellipse(x, y, radius * 0.5, radius * 0.5), METAL)
+
+    def window(self, outline) -> None:
+        self.fill(self.part("window"), outline, GLASS)
+
+    def tail_line(self, *pairs, width) -> None:
+        """A tail as a smooth line through (x, y) pairs."""
+        self.stroke(self.part("tail"), curve(*pairs), width)
+
+    def smile(self, head: DrawnPart, x, y, width) -> None:
+        line = arc(x, y - width * 0.5, width, width * 0.7, np.pi * 0.2, np.pi * 0.8, num=9)
+        self.stroke(self.part("mouth", head), line, 0.07, INK)
+
+
+ACCENTS = tuple(COLORS.values())
