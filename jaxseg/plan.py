@@ -92,7 +92,9 @@ def _devices(topology):
         )
     # The first lets libtpu start without a TPU machine around it, the second beside another process.
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "JAX_PLATFORMS": "cpu"}
-    os.environ.setdefault("TPU_LIBRARY_LOG_LEVEL", "2")
+    # Silences complaints about the machine that is not there.
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     try:
         import libtpu  # noqa: F401
     except ImportError:

@@ -41,6 +41,8 @@ def decode(rgb=True, max_pixels=reading.MAX_PIXELS):
         for key in ("segment_map", "part_map"):
             if key in example and example[key].shape != size:
                 raise ValueError(f"{name}: {key} is {example[key].shape}, the image is {size} (height, width)")
+        if tuple(example.get("annotated_size", size)) != size:
+            raise ValueError(f"{name}: the annotations are of {example['annotated_size']}, the image is {size} (height, width)")
         example = {k: v for k, v in example.items() if k != "encoded"}
         if "objects" in example:
             example["objects"] = objects.checked(example["objects"], size, name)
