@@ -1,7 +1,9 @@
 """Reads examples in parallel and in order: `tf.data` over positions of a plan, numpy and PIL inside its map."""
 
+import atexit
 import json
 import os
+import weakref
 
 import cv2
 import numpy as np
@@ -12,6 +14,7 @@ from input_pipeline import batching
 cv2.setNumThreads(0)  # examples are the unit of parallelism
 tf.config.set_visible_devices([], "GPU")  # accelerators are JAX's
 _FOREVER = 2**62
+_open_iterators = weakref.WeakSet()
 
 
 def num_workers(asked=0):
@@ -116,6 +119,19 @@ def _mapped(dataset, function, dtypes, workers):
 
 def _guarded(dataset, failure):
     """The dataset as numpy; what a map function raised comes out as itself, not wrapped in TensorFlow's report."""
+    iterator = _values(dataset, failure)
+    _open_iterators.add(iterator)
+    return iterator
+
+
+@atexit.register
+def _close_iterators():
+    """While the interpreter still runs: later, an iterator waits for Python functions that can no longer be called."""
+    for iterator in list(_open_iterators):
+        iterator.close()
+
+
+def _values(dataset, failure):
     iterator = dataset.as_numpy_iterator()
     while True:
         try:
