@@ -15,8 +15,8 @@ flags.DEFINE_string("workdir", "", "Where checkpoints, metrics, pictures and res
 flags.DEFINE_enum("mode", "train", ["train", "eval", "predict", "convert", "plan", "export"], "What to do.")
 flags.DEFINE_string("weights", "", "A converted or trained checkpoint; by default the newest one in workdir.")
 flags.DEFINE_list("images", [], "predict: files or globs.")
-flags.DEFINE_string("text", "", "predict: prompts separated by ';'.")
-flags.DEFINE_string("text_file", "", "predict: a file with one prompt per line.")
+flags.DEFINE_string("text", "", "predict, export: names separated by ';'.")
+flags.DEFINE_string("text_file", "", "predict, export: a file with one name per line.")
 flags.DEFINE_list("torch", [], "convert: PyTorch or safetensors files, or a Hugging Face folder.")
 flags.DEFINE_bool("reverse", False, "convert: write .safetensors under the original names from --weights.")
 flags.DEFINE_string("format", "", "convert: the original layout, where several fit (openai, timojl, huggingface).")
@@ -40,15 +40,15 @@ def run(config, workdir, mode):
 
         options = {"reverse": FLAGS.reverse, "weights": FLAGS.weights, "check": FLAGS.check, "format": FLAGS.format}
         return convert.run(config, FLAGS.torch, workdir, **options)
+    names = {"text": FLAGS.text, "text_file": FLAGS.text_file}
     if mode == "predict":
         from jaxseg import predict
 
-        prompts = {"text": FLAGS.text, "text_file": FLAGS.text_file}
-        return predict.run(config, workdir, FLAGS.images, weights=FLAGS.weights, **prompts)
+        return predict.run(config, workdir, FLAGS.images, weights=FLAGS.weights, **names)
     if mode == "export":
         from jaxseg import export
 
-        return export.run(config, workdir, weights=FLAGS.weights)
+        return export.run(config, workdir, weights=FLAGS.weights, **names)
     from input_pipeline.module import DataModule
     from jaxseg import evaluate, train
 

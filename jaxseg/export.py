@@ -107,26 +107,24 @@ def load(folder):
         ValueError: a file is missing or damaged.
     """
     folder = Path(folder)
-    description = _read(folder / "export.json", lambda content: json.loads(content.decode()))
-    program = _read(folder / "predict.stablehlo", lambda content: stablehlo.deserialize(bytearray(content)))
+    description = _read(folder / "export.json", lambda path: json.loads(path.read_text(encoding="utf-8")))
+    program = _read(folder / "predict.stablehlo", lambda path: stablehlo.deserialize(bytearray(path.read_bytes())))
     weights = _read(folder / "weights.safetensors", _arrays)
     vocabulary = _read(folder / "vocabulary.safetensors", _arrays) if description["names"] else None
     return Exported(program, {"state": {}, **weights}, description, vocabulary)
 
 
 def _read(file, parse):
+    if not file.is_file():
+        raise ValueError(f"{file.parent}: not an exported model: no {file.name}")
     try:
-        content = file.read_bytes()
-    except FileNotFoundError:
-        raise ValueError(f"{file.parent}: not an exported model: no {file.name}") from None
-    try:
-        return parse(content)
+        return parse(file)
     except Exception as error:  # each reader has errors of its own
         raise ValueError(f"{file.parent}: {file.name} is damaged: {type(error).__name__}") from None
 
 
-def _arrays(content):
-    return unflatten(safetensors.flax.load(content))
+def _arrays(file):
+    return unflatten(safetensors.flax.load_file(file))
 
 
 def _describe(tree):
@@ -145,8 +143,8 @@ def _check(group, given, expected):
         if path not in given:
             raise ValueError(f"{group}/{path}: found nothing, {wanted}")
         shape, dtype = np.shape(given[path]), given[path].dtype
-        fits = len(shape) == len(spec["shape"]) and all(n == m or isinstance(m, str) for n, m in zip(shape, spec["shape"], strict=False))
-        if not fits or str(dtype) != spec["dtype"]:
+        sizes = [m if isinstance(m, int) else n for n, m in zip(shape, spec["shape"], strict=False)]
+        if len(shape) != len(spec["shape"]) or list(shape) != sizes or str(dtype) != spec["dtype"]:
             raise ValueError(f"{group}/{path}: found {dtype} {list(shape)}, {wanted}")
 
 

@@ -104,7 +104,7 @@ class VisionTransformer(nn.Module):
     def embed(self, image: Array, num_tokens: int = 0) -> tuple[Array, tuple[int, int]]:
         """Tokens [B, 1 + h * w, C] that enter the first block, and the grid."""
         patches, grid = self.patchify(image, num_tokens)
-        first = jnp.broadcast_to(self.class_embedding.astype(self.dtype), (len(image), 1, self.width))
+        first = jnp.broadcast_to(self.class_embedding.astype(self.dtype), (image.shape[0], 1, self.width))
         tokens = jnp.concatenate([first, patches], axis=1)
         return self.pre_norm(tokens + self.positions(grid).astype(self.dtype)[None]), grid
 
