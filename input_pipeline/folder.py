@@ -1,16 +1,12 @@
 """A folder of images and label-map PNGs with classes.json: a user's own data by its path alone."""
 
-import json
 import os
 from pathlib import Path
 
-import numpy as np
-
+from input_pipeline.classes import read_classes, segments_of
 from jaxseg.preprocess import reading
-from jaxseg.text.vocabulary import Vocabulary
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-VOID = (255, 65535)  # void in 8 and 16 bits, unless they are class ids
 TREE = """expected
   {root}/
     classes.json      {{"classes": [{{"id": 0, "name": "sky"}}, ...], "ignore_index": 255}}
@@ -20,9 +16,7 @@ TREE = """expected
 
 
 class FolderSource:
-    """Images with one label map each.
-
-    classes.json may also give each class a `color` and `is_thing`, and `groups`: {"unseen": ["zebra", ...]}.
+    """Images with one label map each; classes.py describes classes.json.
 
     Raises:
         ValueError: the folder, a list, or files that it names are missing, with the tree that is expected; classes.json wrong.
@@ -57,29 +51,11 @@ class FolderSource:
 
     def load(self, index):
         image, label = (str(self._root / part) for part in self._pairs[index])
-        stored = reading.read_label_map(label)
-        segment_map, segments = self._segments(stored, label)
+        segment_map, segments = segments_of(reading.read_label_map(label), self._class_of, self._void, label)
         return {"id": self.id(index), "path": image, "segment_map": segment_map, "segments": segments}
 
     def size(self, index):
         return reading.image_size(self._root / self._pairs[index][0])
-
-    def _segments(self, stored, label):
-        """One segment per class, of id class + 1; 0 = void."""
-        values, where = np.unique(stored, return_inverse=True)
-        ids = np.zeros(len(values), np.int32)
-        segments = []
-        for i, value in enumerate(values.tolist()):
-            if value in self._class_of:
-                ids[i] = self._class_of[value] + 1
-                segments.append({"id": int(ids[i]), "class_id": self._class_of[value], "is_crowd": False})
-            elif value not in self._void:
-                known = sorted(self._class_of)
-                raise ValueError(
-                    f"{label}: pixel value {value} is no class id ({known[0]} to {known[-1]}) and not void "
-                    f"({', '.join(map(str, sorted(self._void)))}); see classes.json"
-                )
-        return ids[where].reshape(stored.shape), segments
 
     def _listed(self, listing, split):
         pairs = []
@@ -127,32 +103,3 @@ def _check_existence(root, pairs, refusal):
             missing.append(part)
     if missing:
         raise refusal(f"{len(missing)} listed files do not exist, the first is {missing[0]}")
-
-
-def read_classes(path):
-    """(vocabulary, {stored id: class id}, stored ids that are void) of a classes.json.
-
-    Raises:
-        ValueError: one line naming the entry that is wrong.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON: {error}") from None
-    found = found if isinstance(found, dict) else {"classes": found}
-    entries = [{"name": c} if isinstance(c, str) else c for c in found.get("classes") or ()]
-    if not entries or not all(isinstance(c, dict) and isinstance(c.get("name"), str) and c["name"].strip() for c in entries):
-        raise ValueError(f'{path}: expected {{"classes": [{{"id": 0, "name": "sky"}}, ...]}}, every class with a name')
-    ids = [c.get("id", i) for i, c in enumerate(entries)]
-    if not all(isinstance(i, int) and i >= 0 for i in ids) or len(set(ids)) != len(ids):
-        raise ValueError(f"{path}: class ids are {ids[:10]}, expected integers from 0 on, each once")
-    names = tuple(c["name"].strip() for c in entries)
-    unknown = [n for members in found.get("groups", {}).values() for n in members if n not in names]
-    if unknown:
-        raise ValueError(f"{path}: groups name {unknown[0]!r}, which is no class")
-    colors = tuple(tuple(c["color"]) for c in entries) if all(len(c.get("color", ())) == 3 for c in entries) else ()
-    groups = {group: tuple(names.index(n) for n in members) for group, members in found.get("groups", {}).items()}
-    vocabulary = Vocabulary(names, tuple(bool(c.get("is_thing", True)) for c in entries), groups, colors)
-    ignored = found.get("ignore_index", [])
-    void = {*VOID, *(ignored if isinstance(ignored, list) else [ignored])} - set(ids)
-    return vocabulary, {i: k for k, i in enumerate(ids)}, void

@@ -121,7 +121,7 @@ class DataModule:
 
     def _open(self, spec, where):
         """The source; one object for the same description, since opening may read a large list."""
-        key = repr(sorted((k, v) for k, v in dict(spec).items() if k in ("kind", "name", "split", "images", "data_dir")))
+        key = repr(sorted((k, v) for k, v in dict(spec).items() if k not in ("ratio", "batch_kind", "preprocess")))
         if key not in self._sources:
             self._sources[key] = open_source(spec, where)
         return self._sources[key]

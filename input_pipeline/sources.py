@@ -1,5 +1,6 @@
 """Where examples come from. A source is opened from plain data: `{"kind": "folder", "name": PATH, "split": "train"}`."""
 
+import os
 from typing import Any, Protocol
 
 from jaxseg.text.vocabulary import Vocabulary
@@ -34,7 +35,7 @@ def open_source(spec, where="source") -> Source:
     """The source that plain data describe; what it needs is looked for, not read.
 
     Args:
-        spec: `kind`, `name`, `split`, and options of the kind: `images` (coco), `data_dir` (tfds).
+        spec: `kind`, `name`, `split`, and options of the kind: `images` (coco); `data_dir`, `labels`, `classes` (tfds).
         where: the config field, for messages.
 
     Raises:
@@ -48,6 +49,8 @@ def open_source(spec, where="source") -> Source:
         raise ValueError(f"{where}.kind: found {kind!r}, expected one of {', '.join(KINDS)}")
     if not options.get("name"):
         raise ValueError(f"{where}.name: found {options.get('name')!r}, expected a path or a tfds name")
+    if kind == "folder" and os.path.isfile(os.path.join(options["name"], "features.json")):
+        kind = "tfds"  # a folder that tfds has prepared
     if kind == "folder":
         from input_pipeline.folder import FolderSource as Kind
     elif kind == "coco":
