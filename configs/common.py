@@ -50,6 +50,7 @@ def default():
             "ema_decay": 0.0,  # 0: no average
             "nan_policy": "stop",  # or "skip"; three bad steps in a row always stop
             "pictures": 8,  # images drawn at each evaluation
+            "untrained_baseline": False,  # evaluate before the first step too; results as `untrained/<split>/...`
         }
     )
     config.optim = ConfigDict(

@@ -3,6 +3,7 @@
 import os
 
 import jax
+import numpy as np
 from PIL import Image
 
 from jaxseg.filenames import slug
@@ -48,9 +49,10 @@ class Gallery:
         from jaxseg.visualize import draw_label_map, grid
 
         pictures = {}
-        for number, (name, image, truth, prediction) in enumerate(self._examples):
-            maps = [draw_label_map(image, label_map, self._vocabulary) for label_map in (truth, prediction)]
-            pictures[f"{self._split}/{number:02d}_{slug(name)}"] = grid([[image, *maps]], _TITLES)
+        for number, (name, image, *maps) in enumerate(self._examples):
+            nothing = np.full(image.shape[:2], -1)
+            row = [draw_label_map(image, label_map, self._vocabulary) for label_map in (nothing, *maps)]
+            pictures[f"{self._split}/{number:02d}_{slug(name)}"] = grid([_as_high(row)], _TITLES)
         for name, picture in pictures.items():
             path = os.path.join(self._workdir, "pictures", f"{name}.png")
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -58,3 +60,9 @@ class Gallery:
         if writer is not None and pictures:
             writer.write_images(step, pictures)
         self._examples = []
+
+
+def _as_high(pictures):
+    """Pictures with white below, since their legends differ in length."""
+    height = max(len(picture) for picture in pictures)
+    return [np.pad(p, ((0, height - len(p)), (0, 0), (0, 0)), constant_values=255) for p in pictures]

@@ -9,6 +9,7 @@ A folder holds
 """
 
 import json
+import logging
 from pathlib import Path
 
 import jax
@@ -73,6 +74,7 @@ def save(folder, task, params, state, config, names=()):
         "names": list(names),
     }
     (folder / "export.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
+    logging.info("exported %s for %s: %s", task.name, ", ".join(PLATFORMS), folder)
     return folder
 
 
@@ -149,4 +151,5 @@ def _check(group, given, expected):
 
 
 def _write_arrays(file, tree):
-    safetensors.flax.save_file({path: np.asarray(x) for path, x in flatten(tree).items()}, file)
+    # Not save_file, whose files only their owner may read.
+    file.write_bytes(safetensors.flax.save({path: np.asarray(x) for path, x in flatten(tree).items()}))

@@ -1,5 +1,6 @@
 """Masks of prompts at a threshold: IoU over (image, present name), false positives on absent names."""
 
+import jax
 import jax.numpy as jnp
 
 from jaxseg.metrics.evaluator import Counts, register
@@ -50,16 +51,11 @@ def pair_counts(masks: Array, label_map: Array, example_mask: Array) -> dict[str
         pairs (`area`: true pixels; `labelled`: pixels that are not void; `area_iou`: IoU of "everything"); `absent`,
         `false_positive`, `false_positive_large` int32 over absent pairs.
     """
-    num_names = masks.shape[1]
     valid = (label_map >= 0)[:, None]
-    truth = label_map[:, None] == jnp.arange(num_names, dtype=label_map.dtype)[None, :, None, None]
-    masks = masks & valid
-
-    def pixels(x):
-        return jnp.sum(x, (2, 3), dtype=jnp.int32)
-
-    area, labelled, predicted = pixels(truth), pixels(valid), pixels(masks)
-    intersection, union = pixels(masks & truth), pixels(masks | truth)
+    predicted = jnp.sum(masks & valid, (2, 3), dtype=jnp.int32)
+    labelled = jnp.sum(valid, (2, 3), dtype=jnp.int32)
+    area, intersection = jax.vmap(_hits)(masks, label_map)
+    union = predicted + area - intersection
     counted = (example_mask & (labelled[:, 0] > 0))[:, None]
     present, absent = counted & (area > 0), counted & (area == 0)
     labelled = jnp.broadcast_to(labelled, area.shape)
@@ -80,6 +76,16 @@ def pair_counts(masks: Array, label_map: Array, example_mask: Array) -> dict[str
         "false_positive": over(absent & (predicted > 0), one),
         "false_positive_large": over(absent & (predicted > LARGE * labelled.astype(jnp.float32)), one),
     }
+
+
+def _hits(masks, label_map):
+    """[P] pixels that carry each name, and those of them that its mask has, of one image."""
+    num_names = len(masks)
+    # A pixel has one true name: only that name's mask is looked up, which reads 1/P of what comparing every name would.
+    cells = jnp.where((label_map >= 0) & (label_map < num_names), label_map, num_names)
+    hit = jnp.take_along_axis(masks, jnp.clip(label_map, 0, num_names - 1)[None], 0)[0].astype(jnp.int32)
+    none = jnp.zeros(num_names + 1, jnp.int32)
+    return none.at[cells].add(1)[:num_names], none.at[cells].add(hit)[:num_names]
 
 
 def pair_scores(sums, vocabulary, suffix=""):
