@@ -71,7 +71,9 @@ def default():
         {
             # Share of unreadable examples above which a run stops.
             "max_bad_share": 0.01,
-            "train": {"sources": (), "preprocess": "", "workers": 0, "prefetch": 2},
+            # workers: threads that read, 0 = one per core. prefetch: batches made ahead. cache_gb: examples that stay in
+            # memory as they are before the first random op, up to so many GB.
+            "train": {"sources": (), "preprocess": "", "workers": 0, "prefetch": 2, "cache_gb": 1.0},
             "eval": {},
         }
     )

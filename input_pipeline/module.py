@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from input_pipeline import batching
+from input_pipeline.cache import ExampleCache
 from input_pipeline.faults import Faults, TooManyBadExamples
 from input_pipeline.plan import BatchPlan, Part, evaluation_batches, local_slots
 from input_pipeline.sources import Source, open_source
@@ -20,20 +21,25 @@ _META = ("id", "path", "original_size", "segments", "parts", "caption", "express
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
-    """Examples of one source through its ops."""
+    """Examples of one source through its ops; with a cache, what comes before the first random op is done once."""
 
     source: Source
     pipeline: Pipeline
     faults: Faults
     key: str
+    cache: ExampleCache | None = None
 
     def read(self, index, rng=None):
         """(fields, whole example), or None after the failure was noted."""
         path = self.source.id(index)
         try:
-            loaded = self.source.load(index)
-            path = loaded.get("path", path)
-            example = self.pipeline.transform(loaded, Context(rng, self.source.vocabulary))
+            example = self.cache.get((self.key, index)) if self.cache else None
+            if example is None:
+                loaded = self.source.load(index)
+                path = loaded.get("path", path)
+                example = self._fixed(loaded, index)
+            path = example.get("path", path)
+            example = self.pipeline.transform(example, Context(rng, self.source.vocabulary), first=self.pipeline.num_fixed)
             fields = {k: np.asarray(v) for k, v in self.pipeline.keep(example).items()}
             if any(v.dtype == object for v in fields.values()):
                 name = next(k for k, v in fields.items() if v.dtype == object)
@@ -42,6 +48,15 @@ class _Reader:
         except Exception as error:  # whatever is in a file, the run goes on
             self.faults.add((self.key, index), path, error)
             return None
+
+
+    def _fixed(self, loaded, index):
+        """What is the same every time."""
+        example = self.pipeline.transform(loaded, Context(None, self.source.vocabulary), last=self.pipeline.num_fixed)
+        if self.cache:
+            example = {k: v for k, v in example.items() if k != "original_image"}
+            self.cache.put((self.key, index), example)
+        return example
 
 
 class DataModule:
@@ -137,7 +152,8 @@ class DataModule:
         self.plan = BatchPlan(parts, self._config.train.batch_size, self._config.seed)
         self._slots = local_slots(self._config.train.batch_size, *self._process)
         faults = Faults(sum(part.size for part in parts), data.max_bad_share, "the training data")
-        self._train = [_Reader(source, pipeline, faults, str(i)) for i, (source, pipeline) in enumerate(opened)]
+        cache = ExampleCache(int(data.train.cache_gb * 2**30))
+        self._train = [_Reader(source, pipeline, faults, str(i), cache) for i, (source, pipeline) in enumerate(opened)]
 
     def _open_evaluation(self, split):
         spec, where = self._config.data.eval[split], f"config.data.eval.{split}"

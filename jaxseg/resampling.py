@@ -59,6 +59,7 @@ def resize_matrix(out_size, in_size, method="bilinear", align_corners=False, ant
     return matrix.astype(np.float32)
 
 
+@functools.lru_cache(maxsize=256)
 def torch_nearest(out_size, in_size):
     """Input index of each output index, floor(i * in / out): torch's "nearest"."""
     # float32 as in torch: the product decides where an output index falls on an input boundary.
@@ -66,6 +67,7 @@ def torch_nearest(out_size, in_size):
     return np.minimum(source, in_size - 1)
 
 
+@functools.lru_cache(maxsize=256)
 def pil_nearest(out_size, in_size):
     """Input index of each output index, floor((i + 0.5) * in / out): PIL's NEAREST."""
     # PIL steps through the input by repeated addition, whose rounding decides ties.

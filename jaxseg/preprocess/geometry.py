@@ -27,6 +27,8 @@ def resize_image(image, size, method="bilinear") -> np.ndarray:
 
 def resize_nearest(labels, size, nearest=pil_nearest) -> np.ndarray:
     """[..., H, W] of any type to `size` (height, width); `nearest(out_size, in_size)` gives the indices of an axis."""
+    if labels.shape[-2:] == tuple(size):
+        return labels
     rows, columns = nearest(size[0], labels.shape[-2]), nearest(size[1], labels.shape[-1])
     return labels[..., rows, :][..., columns]
 
@@ -116,7 +118,7 @@ def resize(size, method="bilinear", labels=True):
     return lambda example, context: resized(example, size, method, labels)
 
 
-@register
+@register(draws=True)
 def resize_short(short, max_long=0, labels=True):
     """The short side to `short`, drawn if it is a tuple, unless the long side would exceed `max_long`."""
     sizes = [positive(s, "short") for s in (short if isinstance(short, tuple | list) else (short,))]
@@ -131,7 +133,7 @@ def resize_short(short, max_long=0, labels=True):
     return apply
 
 
-@register
+@register(draws=True)
 def resize_scale_crop(size, min_scale=0.1, max_scale=2.0, fill=128):
     """Large-scale jitter: fits the image into a drawn multiple of `size`, cuts a window of `size`, pads right and down.
 
@@ -157,7 +159,7 @@ def _window(example, size, u, v):
     return cropped(example, y, x, min(size[0], height), min(size[1], width))
 
 
-@register
+@register(draws=True)
 def crop(size):
     """A random window of at most `size`."""
     size = pair(size, "size")
@@ -176,7 +178,7 @@ def pad(size, fill=128):
     return lambda example, context: padded(example, size, fill)
 
 
-@register
+@register(draws=True)
 def flip_lr(probability=0.5):
     """Mirrors left and right, and the words "left" and "right" in caption, expressions and phrases."""
     share(probability, "probability")

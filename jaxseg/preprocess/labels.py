@@ -7,6 +7,7 @@ from jaxseg.preprocess.geometry import label_size
 from jaxseg.preprocess.registry import register
 
 VOID = -1
+_TABLE = 1 << 16  # largest segment id that a table is used for
 
 
 @register
@@ -36,10 +37,17 @@ def class_map(example) -> np.ndarray:
 
 
 def _from_segments(segment_map, segments):
-    ids, where = np.unique(segment_map, return_inverse=True)
     class_of = {s["id"]: VOID if s.get("is_crowd") else s["class_id"] for s in reversed(segments)}
-    classes = np.array([class_of.get(int(i), VOID) if i else VOID for i in ids], np.int32)
-    return classes[where].reshape(segment_map.shape)
+    class_of[0] = VOID
+    largest = int(segment_map.max(initial=0))
+    if largest < _TABLE and int(segment_map.min(initial=0)) >= 0:
+        table = np.full(largest + 1, VOID, np.int32)
+        for segment, class_id in class_of.items():
+            if 0 <= segment <= largest:
+                table[segment] = class_id
+        return table[segment_map]
+    ids, where = np.unique(segment_map, return_inverse=True)  # ids as COCO colours them, up to 2^24
+    return np.array([class_of.get(int(i), VOID) for i in ids], np.int32)[where].reshape(segment_map.shape)
 
 
 def _from_objects(items, size):
@@ -49,32 +57,45 @@ def _from_objects(items, size):
     return found
 
 
-def class_masks(example):
+class ClassMasks:
     """What an example says of each class, objects that overlap included.
 
-    Returns:
-        ({class id: bool [H, W]} of the classes that are seen, function class id -> bool [H, W] of the pixels that say whether
-        they belong to that class).
+    Attributes:
+        seen: ids of the classes that have pixels.
+        size: (height, width) of the masks.
     """
-    if "objects" not in example:
-        classes = class_map(example)
-        known = classes != VOID
-        return {int(c): classes == c for c in np.unique(classes[known])}, lambda class_id: known
-    size, items = label_size(example), example["objects"]
-    seen, unknown = {}, {}
-    for mask, item in zip(objects.draw(items, size), items, strict=True):
-        class_id = int(item["class_id"])
-        if not item["has_outline"]:
-            unknown.setdefault(class_id, np.zeros(size, bool))[_box_slices(item["box_xyxy"])] = True
-        elif item.get("is_crowd"):
-            unknown.setdefault(class_id, np.zeros(size, bool))[mask > 0] = True
-        elif mask.any():
-            seen[class_id] = seen.get(class_id, False) | (mask > 0)
 
-    def known_of(class_id):
-        return ~(unknown.get(class_id, np.zeros(size, bool)) & ~seen.get(class_id, np.zeros(size, bool)))
+    def __init__(self, example):
+        self.size = label_size(example)
+        self._unknown, self._masks, self._classes = {}, {}, None
+        if "objects" in example:
+            self._gather(example["objects"])
+            self.seen = tuple(self._masks)
+        else:
+            self._classes = class_map(example)
+            self._known, self.size = self._classes != VOID, self._classes.shape
+            self.seen = tuple(np.flatnonzero(np.bincount(self._classes[self._known])).tolist())
 
-    return seen, known_of
+    def mask(self, class_id) -> np.ndarray:
+        """bool [H, W]: the pixels of a class that is seen."""
+        return self._classes == class_id if self._classes is not None else self._masks[class_id]
+
+    def known(self, class_id) -> np.ndarray:
+        """bool [H, W]: the pixels that say whether they belong to a class, seen or not."""
+        if self._classes is not None:
+            return self._known
+        nothing = np.zeros(self.size, bool)
+        return ~self._unknown.get(class_id, nothing) | self._masks.get(class_id, nothing)
+
+    def _gather(self, items):
+        for mask, item in zip(objects.draw(items, self.size), items, strict=True):
+            class_id = int(item["class_id"])
+            if not item["has_outline"]:
+                self._unknown.setdefault(class_id, np.zeros(self.size, bool))[_box_slices(item["box_xyxy"])] = True
+            elif item.get("is_crowd"):
+                self._unknown.setdefault(class_id, np.zeros(self.size, bool))[mask > 0] = True
+            elif mask.any():
+                self._masks[class_id] = self._masks.get(class_id, False) | (mask > 0)
 
 
 def _box_slices(box):

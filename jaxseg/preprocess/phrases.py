@@ -3,12 +3,12 @@
 import numpy as np
 
 from jaxseg.preprocess.arguments import positive, share
-from jaxseg.preprocess.labels import VOID, class_masks
+from jaxseg.preprocess.labels import VOID, ClassMasks
 from jaxseg.preprocess.registry import random, register
 from jaxseg.text import templates as prompt_templates
 
 
-@register
+@register(draws=True)
 def phrases(num, negatives=0.0, templates="plain", expressions=0.0):
     """Draws `num` prompts with their masks: `phrases`, `mask` and `mask_valid` float32 [num, H, W] at the labels' size.
 
@@ -31,14 +31,14 @@ def phrases(num, negatives=0.0, templates="plain", expressions=0.0):
         if context.vocabulary is None:
             raise ValueError("preprocess: phrases: the source has no vocabulary to draw names from")
         names = context.vocabulary.names
-        seen, known = class_masks(example)
-        outside = [c for c in seen if not 0 <= c < len(names)]
+        labels = ClassMasks(example)
+        outside = [c for c in labels.seen if not 0 <= c < len(names)]
         if outside:
             raise ValueError(f"{example.get('path', 'example')}: class id {outside[0]}, expected 0 to {len(names) - 1}")
-        present = _Deck(rng, list(seen))
-        absent = _Deck(rng, [c for c in range(len(names)) if c not in seen])
+        present = _Deck(rng, labels.seen)
+        absent = _Deck(rng, [c for c in range(len(names)) if c not in labels.seen])
         referred = _Deck(rng, [e for e in example.get("expressions", ()) if "segment_map" in example])
-        empty = np.zeros(next(iter(seen.values())).shape if seen else known(0).shape, bool)
+        empty = np.zeros(labels.size, bool)
 
         def named(class_id):
             return prompt_templates.fill(sentences[rng.integers(len(sentences))], names[class_id])
@@ -48,13 +48,13 @@ def phrases(num, negatives=0.0, templates="plain", expressions=0.0):
             is_absent, is_referred = rng.uniform(size=2) < (negatives, expressions)
             if absent and (is_absent or not present):
                 class_id = next(absent)
-                made.append((named(class_id), empty, known(class_id)))
+                made.append((named(class_id), empty, labels.known(class_id)))
             elif referred and is_referred:
                 expression = next(referred)
-                made.append((expression["text"], example["segment_map"] == expression["segment_id"], known(VOID)))
+                made.append((expression["text"], example["segment_map"] == expression["segment_id"], labels.known(VOID)))
             else:
                 class_id = next(present)
-                made.append((named(class_id), seen[class_id], known(class_id)))
+                made.append((named(class_id), labels.mask(class_id), labels.known(class_id)))
         texts, masks, valid = zip(*made, strict=True)
         fields = {"mask": np.stack(masks).astype(np.float32), "mask_valid": np.stack(valid).astype(np.float32)}
         return {**example, "phrases": texts, **fields}

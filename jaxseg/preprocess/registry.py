@@ -7,6 +7,7 @@ text is parsed, before any file is read. They are Python literals, or bare words
 import ast
 import dataclasses
 import difflib
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 
 Example = dict[str, Any]
 _OPS: dict[str, Callable] = {}
+_DRAWING: set[str] = set()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +32,20 @@ class Context:
     vocabulary: Any = None
 
 
-def register(factory):
-    """Registers `factory(*arguments) -> apply(example, context)` under its own name."""
+def register(factory=None, *, draws=False):
+    """Registers `factory(*arguments) -> apply(example, context)` under its own name.
+
+    Args:
+        draws: whether `apply` uses the context's generator; examples may be kept in memory before the first op that does.
+    """
+    if factory is None:
+        return functools.partial(register, draws=draws)
     name = factory.__name__
     if name in _OPS:
         raise ValueError(f"preprocess: op {name!r} is registered twice")
     _OPS[name] = factory
+    if draws:
+        _DRAWING.add(name)
     return factory
 
 
@@ -56,10 +66,15 @@ class Pipeline:
     def __call__(self, example, context=Context()):  # noqa: B008  (frozen)
         return self.keep(self.transform(example, context))
 
-    def transform(self, example, context=Context()):  # noqa: B008
-        """Everything but the closing `keep`; the example that was given is not changed."""
+    @property
+    def num_fixed(self):
+        """How many ops come before the first one that draws: their result is the same every time."""
+        return next((i for i, (name, _) in enumerate(self.ops) if name in _DRAWING), len(self.ops))
+
+    def transform(self, example, context=Context(), first=0, last=None):  # noqa: B008
+        """Ops `first` to `last` (all by default) without the closing `keep`; the example that was given is not changed."""
         example = dict(example)
-        for _, apply in self.ops:
+        for _, apply in self.ops[first:last]:
             example = apply(example, context)
         return example
 

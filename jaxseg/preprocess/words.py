@@ -1,6 +1,9 @@
 """Words: left and right when an image is mirrored, and ops that turn text into token ids."""
 
+import functools
 import re
+
+import numpy as np
 
 from jaxseg.preprocess.registry import register
 
@@ -45,10 +48,16 @@ def caption(context_length=77):
 
 
 def _tokens(example, field, context_length):
-    from jaxseg.text import tokenizer  # its vocabulary is read when it is first used
-
     if field not in example:
         made_by = " (phrases makes them)" if field == "phrases" else ""
         raise ValueError(f"preprocess: {example.get('path', 'the example')} has no {field} to tokenize{made_by}")
     texts = [example[field]] if isinstance(example[field], str) else list(example[field])
-    return tokenizer.tokenize(texts, context_length=context_length, truncate=True)
+    return np.stack([_token_row(text, context_length) for text in texts])
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _token_row(text, context_length):
+    """int32 [T]; names and sentences come again and again."""
+    from jaxseg.text import tokenizer  # its vocabulary is read when it is first used
+
+    return tokenizer.tokenize([text], context_length=context_length, truncate=True)[0]
