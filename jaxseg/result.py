@@ -45,7 +45,7 @@ class Masks(Sequence):
             return Masks(self._rles[index])
         from pycocotools import mask as coco
 
-        return coco.decode(self._rles[index]).astype(bool)
+        return np.ascontiguousarray(coco.decode(self._rles[index]), bool)  # COCO's order is by columns
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -214,7 +214,7 @@ class Result:
             Image.fromarray(mask.view(np.uint8) * 255).save(folder / file, compress_level=1)
         picture = f"{stem}.png" if self.image is not None or os.path.isfile(self.path) else ""
         if picture:
-            self.picture().save(folder / picture, compress_level=3)
+            self.picture().save(folder / picture, compress_level=1)
         rows = zip(self.labels, self.scores, self.boxes, self.areas, self.rles, files, strict=True)
         content = {
             "path": self.path,
