@@ -9,11 +9,14 @@ import jax
 import numpy as np
 
 from jaxseg import sharding, systems
+from jaxseg import workdir as workdirs
+from jaxseg.checkpoint import load_weights
 from jaxseg.evaluation_pictures import Gallery
 from jaxseg.evaluation_step import check_fields, device_batch, encode_names, local_rows, make_step
 from jaxseg.metrics.evaluator import Collected, Counts, add, make_evaluator, naming
 from jaxseg.progress import duration
 from jaxseg.results_table import report
+from jaxseg.writer import write_json
 
 __all__ = ["Evaluation", "report", "run"]
 _MAX_PROGRAMS = 8  # compiled steps that are kept per split: one for each canvas
@@ -30,27 +33,31 @@ def run(config, workdir, data, weights="", task=None):
         task: instead of the one that the config names.
 
     Returns:
-        `{"<split>/<metric>": value}`.
+        `{"<split>/<metric>": value}`, with the `untrained/...` that training has left in results.json.
 
     Raises:
-        ValueError: one line: nothing to evaluate on, an unknown evaluator, no weights, or weights of another model.
+        ValueError: one line: nothing to evaluate on, an unknown evaluator, no weights, weights of another model, or a
+            workdir that is in use or cannot be written.
     """
-    from jaxseg.checkpoint import load_weights
-    from jaxseg.writer import write_json
-
     if not data.splits:
         raise ValueError("config.data.eval: found no split, expected at least one, such as val")
     task, mesh = task or systems.make_task(config), sharding.make_mesh(config.mesh)
-    evaluation = Evaluation(task, config, data, mesh)
-    shapes = jax.eval_shape(task.init, jax.random.key(config.seed))
-    layout = sharding.shardings(shapes, mesh)
-    template = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout)
-    params, state, _ = load_weights(weights or config.weights or workdir, template)
-    results = evaluation.run(params, state, workdir=workdir, step=0)
-    if jax.process_index() == 0:
+    with workdirs.claim(workdir):
+        evaluation = Evaluation(task, config, data, mesh)
+        params, state, _ = load_weights(weights or config.weights or workdir, _template(task, config, mesh))
+        results = evaluation.run(params, state, workdir=workdir, step=0)
+        results = dict(sorted((workdirs.read_results(workdir, prefix="untrained/") | results).items()))
         write_json(f"{workdir}/results.json", results)
+    if jax.process_index() == 0:
         print(report(results), flush=True)
     return results
+
+
+def _template(task, config, mesh):
+    """(params, state) as shapes with shardings."""
+    shapes = jax.eval_shape(task.init, jax.random.key(config.seed))
+    layout = sharding.shardings(shapes, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout)
 
 
 class Evaluation:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxseg import sharding
-from jaxseg.evaluate import Evaluation, _Progress
+from jaxseg.checkpoint import save_weights
+from jaxseg.evaluate import Evaluation, _Progress, run
 from jaxseg.metrics.evaluator import FACTORIES, Collected
 from jaxseg.text.vocabulary import Vocabulary
 from tests import toy_evaluation as toy
@@ -178,6 +179,30 @@ def test_progress_tells_rate_and_time_left(caplog):
         progress.finish()
     # Every five seconds, and at the end.
     assert caplog.messages == ["val 20/40  2.5 img/s  0:08 left", *["val 40/40  2.5 img/s  in 0:16"] * 2]
+
+
+def test_program(results, tmp_path, capsys):
+    weights, workdir = tmp_path / "weights", tmp_path / "my run"
+    save_weights(weights, toy.params(), {}, {})
+    data, config = toy.Data(val=toy.Split()), toy.config_for()
+    found = run(config, workdir, data, str(weights), task=toy.segmenter())
+    assert found == pytest.approx(results, rel=1e-6) and "prompt_iou@0.5/things" in capsys.readouterr().out
+    first = (workdir / "results.json").read_text()
+    assert json.loads(first) == found and list(json.loads(first)) == sorted(found)
+    assert (workdir / "pictures" / "val").is_dir()
+    run(config, workdir, data, str(weights), task=toy.segmenter())
+    assert (workdir / "results.json").read_text() == first
+    # What training measured before its first step stays beside it.
+    (workdir / "results.json").write_text(json.dumps({"untrained/val/miou": 0.25, "val/miou": 0.5}))
+    again = run(config, workdir, data, str(weights), task=toy.segmenter())
+    assert again == found | {"untrained/val/miou": 0.25}
+
+
+def test_program_without_splits_or_weights(tmp_path):
+    with pytest.raises(ValueError, match="^config.data.eval: found no split, expected at least one, such as val$"):
+        run(toy.config_for(), tmp_path, toy.Data(), task=toy.segmenter())
+    with pytest.raises(ValueError, match="no weights here"):
+        run(toy.config_for(), tmp_path, toy.Data(val=toy.Split()), task=toy.segmenter())
 
 
 PROCESS = """
