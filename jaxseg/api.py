@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import preprocess, systems
-from jaxseg.config import from_json, load_config, validate
+from jaxseg.config import complete, from_json, load_config, validate
 from jaxseg.photographs import Photograph, example_of, is_many
 from jaxseg.result import Result
 
@@ -40,7 +40,7 @@ def load(name="", weights="", **options):
     config = weights_meta(weights).get("config")
     if not config:
         raise ValueError(f"{weights}: no config is stored with these weights; name one, such as 'clipseg_rd64'")
-    return load_segmenter(from_json(config), weights, **options)
+    return load_segmenter(complete(from_json(config)), weights, **options)
 
 
 def load_segmenter(config, weights, **options):

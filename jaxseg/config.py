@@ -31,10 +31,14 @@ def load_config(name, arg=""):
         names = sorted(p.stem for p in path.parent.glob("*.py") if p.stem not in ("__init__", "common"))
         near = difflib.get_close_matches(path.stem, names, 3, 0.4) or names
         raise ValueError(f"config {name!r}: no file {path}; did you mean {', '.join(near) or 'another folder'}?")
+    return _module(path).get_config(arg or behind).lock()
+
+
+def _module(path):
     spec = importlib.util.spec_from_file_location(f"configs.{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(arg or behind).lock()
+    return module
 
 
 def configs_folder():
@@ -55,6 +59,21 @@ def from_json(text):
         return tuple(tuples(v) for v in value) if isinstance(value, list) else value
 
     return ConfigDict(tuples(json.loads(text) if isinstance(text, str) else text)).lock()
+
+
+def complete(config):
+    """A stored config with the fields that were added since it was stored, as new configs have them."""
+
+    def filled(stored, defaults):
+        for field, value in defaults.items():
+            if field not in stored:
+                stored[field] = value
+            elif isinstance(value, dict):
+                filled(stored[field], value)
+        return stored
+
+    defaults = _module(configs_folder() / "common.py").default()
+    return ConfigDict(filled(config.to_dict(), defaults.to_dict())).lock()
 
 
 def model_fields(config, module):

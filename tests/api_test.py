@@ -346,6 +346,17 @@ def test_load_takes_the_config_that_lies_with_the_weights(weights):
     assert_same(loaded(photo(20, 20), NAMES, 0.48), expected(photo(20, 20), NAMES, 0.48))
 
 
+def test_load_takes_weights_that_are_older_than_a_field_of_the_config(weights, tmp_path):
+    import jaxseg
+
+    _, expected = weights
+    stored = small_config().to_dict()
+    del stored["predict"]["compute"], stored["mesh"], stored["train"]["keep"]
+    save_weights(tmp_path, expected.params, expected.state, {"config": stored})
+    loaded = jaxseg.load(weights=tmp_path)
+    assert loaded.config.to_dict() == expected.config.to_dict()
+
+
 def test_load_refuses_what_does_not_fit(weights, tmp_path):
     import jaxseg
 
