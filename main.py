@@ -49,25 +49,27 @@ def run(config, workdir, mode):
         from jaxseg import export
 
         return export.run(config, workdir, weights=FLAGS.weights, **names)
+    import jax
+
     from input_pipeline.module import DataModule
     from jaxseg import evaluate, train
 
+    def make_data(config):
+        return DataModule.from_config(config, jax.process_index(), jax.process_count())
+
     if mode == "eval":
-        return evaluate.run(config, workdir, DataModule.from_config, weights=FLAGS.weights)
-    return train.run(config, workdir, DataModule.from_config, strict_resume=FLAGS.strict_resume)
+        return evaluate.run(config, workdir, make_data(config), weights=FLAGS.weights)
+    return train.run(config, workdir, make_data, strict_resume=FLAGS.strict_resume)
 
 
 def main(argv):
     from jaxseg.config import validate
-    from jaxseg.preemption import Preempted
 
     try:
         if len(argv) > 1 or not (FLAGS.workdir or FLAGS.mode == "plan"):
             raise ValueError(f"unexpected arguments: {argv[1:]}" if len(argv) > 1 else "--workdir is missing")
         validate(FLAGS.config)
         run(FLAGS.config, FLAGS.workdir, FLAGS.mode)
-    except Preempted as preempted:
-        print(f"main.py: {preempted}", file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f"main.py: {error}", file=sys.stderr)
         sys.exit(2)

@@ -22,18 +22,16 @@ def get_config(arg=""):
     config = common.default()
     config.system = "clip"
     config.model.update(VARIANTS[options.variant])
-    size = config.model.image_size
     config.train.update(steps=250_000, batch_size=32_768, log_every=100, eval_every=5000, checkpoint_every=2500)
     config.precision.compute = "bfloat16"
     config.optim.update(
         learning_rate=5e-4, weight_decay=0.2, betas=(0.9, 0.98), eps=1e-6, no_decay=("(bias|scale)$", "logit_scale")
     )
     config.optim.schedule = {"name": "warmup_cosine", "warmup_steps": 2000}
-    data = options.data or f"scenes/{size}"
     if options.tiny:
         _shrink(config)
-        size = 96
-        data = options.data or "scenes/96"
+    size = config.model.image_size
+    data = options.data or f"scenes/{size}"
     if options.steps:
         config.train.steps = options.steps
     augment = f"resize_scale_crop({size})|flip_lr" if not options.tiny else f"resize({size})|flip_lr"
@@ -55,10 +53,8 @@ def get_config(arg=""):
 
 
 def _shrink(config):
-    config.model.update(
-        image_size=96, patch_size=8, embed_dim=64, vision_width=128, vision_layers=2, text_width=128, text_layers=2
-    )
-    config.train.update(steps=1500, batch_size=64, log_every=50, eval_every=0, checkpoint_every=500)
+    config.model.update(common.TINY_CLIP)
+    config.train.update(steps=700, batch_size=64, log_every=50, eval_every=0, checkpoint_every=350)
     config.precision.compute = "float32"
-    config.optim.update(learning_rate=1e-3, weight_decay=0.05)
+    config.optim.update(learning_rate=2e-3, weight_decay=0.05)
     config.optim.schedule.warmup_steps = 100

@@ -57,13 +57,13 @@ def build(options, *, reduce_dim=64, refined=False, steps=20_000):
 
 
 def _shrink(config):
-    config.model.clip.update(
-        image_size=96, patch_size=8, embed_dim=64, vision_width=128, vision_layers=2, text_width=128, text_layers=2
-    )
+    config.model.clip.update(common.TINY_CLIP)
     config.model.update(extract_layers=(0, 1), mlp_dim=256)
     config.task.update(image_size=96, num_prompts=4)
-    config.train.update(steps=1500, batch_size=32, log_every=50, eval_every=0, checkpoint_every=500)
+    config.train.update(steps=1200, batch_size=32, log_every=50, eval_every=0, checkpoint_every=400, untrained_baseline=True)
     config.precision.compute = "float32"
+    config.optim.learning_rate = 2e-3
+    config.predict.canvas = 96
 
 
 def _read(config, data):

@@ -1,5 +1,6 @@
 """`--mode=train`: one loop for every system."""
 
+import functools
 import logging
 import time
 
@@ -38,6 +39,7 @@ def run(config, workdir, make_data, *, strict_resume=False, task=None):
         task = task or systems.make_task(config)
         _check_first_batch(task, data)
         prepare_recipes(config, workdir, make_data)
+        initialize.check(config, init_shapes(task)[0], workdir)
         write_json(f"{workdir}/config.json", to_json(config))
         mesh = sharding.make_mesh(config.mesh)
         with sharding.using(mesh):
@@ -70,7 +72,7 @@ def _train(config, workdir, data, task, mesh, strict_resume):
     writer.write_text("parameters.txt", overview)
     logging.info("%s", overview.splitlines()[-1])
     evaluation = Evaluation(task, config, data, mesh)
-    results = _baseline(config, workdir, evaluation, state, writer, first_step)
+    results = _baseline(config, workdir, evaluation, state, first_step)
 
     # The loop: dispatch goes ahead of the devices, metrics are read when they are ready.
     meter, rate, started = Meter(config.train.nan_policy), Rate(), time.monotonic()
@@ -84,7 +86,8 @@ def _train(config, workdir, data, task, mesh, strict_resume):
             _log(writer, meter, rate, data, step, first_step, total, started)
         if config.train.eval_every and step % config.train.eval_every == 0 and step < total:
             meter.finish()
-            evaluation.run(state.eval_params(), state.state, workdir=workdir, step=step, writer=writer)
+            where = {"workdir": workdir, "step": step, "writer": writer}
+            preemption.interruptible(functools.partial(evaluation.run, state.eval_params(), state.state, **where))
         stop = preemption.requested(step)
         if step % config.train.checkpoint_every == 0 or step == total or stop:
             meter.finish()
@@ -144,13 +147,15 @@ def _restored(checkpoints, templates, strict):
     return TrainState(step=jax.device_put(np.int32(step), templates.step.sharding), **items)
 
 
-def _baseline(config, workdir, evaluation, state, writer, first_step):
+def _baseline(config, workdir, evaluation, state, first_step):
     """Results before training, `untrained/...`, where the config asks for them."""
-    if not config.train.untrained_baseline or first_step:
-        return workdirs.read_results(workdir, prefix="untrained/")
-    found = evaluation.run(state.eval_params(), state.state, workdir=None, step=0, writer=None)
-    results = {f"untrained/{name}": value for name, value in found.items()}
-    write_json(f"{workdir}/results.json", results)
+    results = workdirs.read_results(workdir, prefix="untrained/")
+    if config.train.untrained_baseline and not first_step:
+        found = {}
+        logging.info("before training:")
+        preemption.interruptible(lambda: found.update(evaluation.run(state.eval_params(), state.state)))
+        results = {f"untrained/{name}": value for name, value in found.items()}
+        write_json(f"{workdir}/results.json", results)
     return results
 
 
