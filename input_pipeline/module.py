@@ -78,18 +78,22 @@ class DataModule:
         self._evaluations = {split: self._open_evaluation(split) for split in config.data.eval}
 
     @classmethod
-    def from_config(cls, config, process_index=0, process_count=1):
+    def from_config(cls, config, process_index=None, process_count=None):
         """Opens every source and parses every text of ops.
 
         Args:
             config: `seed`, `train.batch_size`, `data`, `predict.canvas`.
-            process_index: of this process.
-            process_count: processes that share each batch.
+            process_index: of this process; by default JAX's.
+            process_count: processes that share each batch; by default JAX's.
 
         Raises:
             ValueError: data that are not there, ops that cannot be parsed, or a batch that processes cannot share; each names
                 the field.
         """
+        if process_count is None:
+            import jax
+
+            process_index, process_count = jax.process_index(), jax.process_count()
         return cls(config, process_index, process_count)
 
     @property
@@ -150,7 +154,7 @@ class DataModule:
             kind = spec.get("batch_kind", "train")
             parts.append(Part(opened[-1][0].name, len(opened[-1][0]), spec.get("ratio", 1.0), kind))
         self.plan = BatchPlan(parts, self._config.train.batch_size, self._config.seed)
-        self._slots = local_slots(self._config.train.batch_size, *self._process)
+        self._slots = local_slots(self._config.train.batch_size, *self._process, "config.train.batch_size")
         faults = Faults(sum(part.size for part in parts), data.max_bad_share, "the training data")
         cache = ExampleCache(int(data.train.cache_gb * 2**30))
         self._train = [_Reader(source, pipeline, faults, str(i), cache) for i, (source, pipeline) in enumerate(opened)]
@@ -161,7 +165,7 @@ class DataModule:
         pipeline = _parsed(spec.preprocess, f"{where}.preprocess")
         faults = Faults(len(source), self._config.data.max_bad_share, f"split {split!r}")
         reader = _Reader(source, pipeline, faults, split)
-        slots = local_slots(spec.batch_size, *self._process)
+        slots = local_slots(spec.batch_size, *self._process, f"{where}.batch_size")
         return EvaluationData(reader, spec.batch_size, slots, self._config.predict.canvas, self._config.data.train.workers)
 
     def _train_batches(self, start_step):

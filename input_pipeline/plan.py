@@ -146,14 +146,14 @@ class BatchPlan:
         return order.astype(np.int32 if size < 2**31 else np.int64)
 
 
-def local_slots(batch_size, process_index, process_count) -> range:
+def local_slots(batch_size, process_index, process_count, field="batch_size") -> range:
     """The places of a global batch that one process reads; processes stand in order.
 
     Raises:
         ValueError: a batch that processes cannot share equally.
     """
     if batch_size % process_count:
-        raise ValueError(f"batch size: found {batch_size}, expected a multiple of the {process_count} processes")
+        raise ValueError(f"{field}: found {batch_size}, expected a multiple of the {process_count} processes")
     share = batch_size // process_count
     return range(process_index * share, (process_index + 1) * share)
 

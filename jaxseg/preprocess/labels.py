@@ -15,14 +15,32 @@ def label_map():
     """Makes `label_map` int32 [H, W]: contiguous class ids, -1 where no class is said (void, crowds, unlabelled objects).
 
     From `segment_map` and `segments`, or from `objects`, later ones over earlier ones.
+
+    Raises:
+        ValueError: a class id beyond the vocabulary.
     """
-    return lambda example, context: {**example, "label_map": class_map(example)}
+
+    def apply(example, context):
+        found = class_map(example)
+        check_ids(np.flatnonzero(np.bincount(found[found != VOID])), example, context)
+        return {**example, "label_map": found}
+
+    return apply
 
 
 @register
 def object_masks():
     """Makes `object_masks` uint8 [N, H, W] from `objects`, at the labels' present size."""
     return lambda example, context: {**example, "object_masks": objects.draw(example["objects"], label_size(example))}
+
+
+def check_ids(class_ids, example, context):
+    """Refuses an example whose class ids go beyond the vocabulary."""
+    if context.vocabulary is not None:
+        outside = [int(c) for c in class_ids if not 0 <= c < len(context.vocabulary)]
+        if outside:
+            name = example.get("path", "example")
+            raise ValueError(f"{name}: class id {outside[0]}, expected 0 to {len(context.vocabulary) - 1}")
 
 
 def class_map(example) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxseg.preprocess.arguments import positive, share
-from jaxseg.preprocess.labels import VOID, ClassMasks
+from jaxseg.preprocess.labels import VOID, ClassMasks, check_ids
 from jaxseg.preprocess.registry import random, register
 from jaxseg.text import templates as prompt_templates
 
@@ -32,9 +32,7 @@ def phrases(num, negatives=0.0, templates="plain", expressions=0.0):
             raise ValueError("preprocess: phrases: the source has no vocabulary to draw names from")
         names = context.vocabulary.names
         labels = ClassMasks(example)
-        outside = [c for c in labels.seen if not 0 <= c < len(names)]
-        if outside:
-            raise ValueError(f"{example.get('path', 'example')}: class id {outside[0]}, expected 0 to {len(names) - 1}")
+        check_ids(labels.seen, example, context)
         present = _Deck(rng, labels.seen)
         absent = _Deck(rng, [c for c in range(len(names)) if c not in labels.seen])
         referred = _Deck(rng, [e for e in example.get("expressions", ()) if "segment_map" in example])
