@@ -106,8 +106,9 @@ class _Form:
         if self._panoptic:
             red, green, blue = np.moveaxis(raw["panoptic_image"].astype(np.int32), -1, 0)
             example["segment_map"] = red + 256 * green + 65536 * blue
-            rows = zip(*(raw["panoptic_objects"][k].tolist() for k in ("id", "label", "is_crowd")), strict=True)
-            example["segments"] = [{"id": i, "class_id": label, "is_crowd": bool(crowd)} for i, label, crowd in rows]
+            rows = zip(*(raw["panoptic_objects"][k] for k in ("id", "label", "is_crowd")), strict=True)
+            segments = [{"id": int(i), "class_id": int(label), "is_crowd": bool(crowd)} for i, label, crowd in rows]
+            example["segments"] = segments
         elif self._class_of:
             stored = raw[self._labels]
             stored = stored[..., 0] if stored.ndim == 3 else stored
