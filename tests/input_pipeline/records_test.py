@@ -103,7 +103,7 @@ def test_caption_records(tmp_path):
 
 
 def test_records_that_cannot_be_read_say_why(tmp_path):
-    with pytest.raises(ValueError, match="features are image, bbox; expected image with a label map or captions"):
+    with pytest.raises(ValueError, match="features are bbox, image; expected image with a label map or captions"):
         records(prepared("boxes", tmp_path / "a"))
     with pytest.raises(ValueError, match="stored as tfrecord, read at random from array_record"):
         records(prepared("captions", tmp_path / "b", "tfrecord"))
