@@ -111,5 +111,5 @@ def write(path, tensors, metadata):
 
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    save_file({key: np.ascontiguousarray(value).reshape(np.shape(value)) for key, value in tensors.items()}, part, metadata)
+    save_file({key: np.asarray(value, order="C") for key, value in tensors.items()}, part, metadata)
     part.replace(path)

@@ -38,7 +38,8 @@ class Task:
         predict: `(params, state, ctx, batch) -> outputs`, jittable: padded arrays and their validity.
         example_predict: `(batch_size, num_names) -> (ctx, batch)` of `jax.ShapeDtypeStruct`, the inputs of `predict`.
         finalize: `(outputs, metas, names, options) -> [Result]`, on the host: ragged, at original size.
-        capabilities: further functions by name, for benchmarks that ask for them.
+        capabilities: further functions by name, for programs and benchmarks that ask for them. `replay`: `(params, state,
+            inputs) -> outputs` recomputes recorded activations of the published code by its names, for conversion.
     """
 
     name: str

@@ -77,6 +77,9 @@ class Format:
         infer: `(shapes: {key: shape}) -> dict` of the `config.model` fields that the file decides.
         rules: `(model fields) -> [Rule]`.
         ignore: regexes of keys that are known and not used, each with its reason: `((regex, reason), ...)`.
+        merge: `([state dict, ...]) -> state dict` where a model's weights lie in several files; by default their union.
+        settings: `(config.json beside the weights) -> dict` of further `config.model` fields that it decides.
+        free: names of fields of `settings` in which a config may differ from the file.
     """
 
     name: str
@@ -84,6 +87,9 @@ class Format:
     infer: Callable[[Mapping[str, tuple[int, ...]]], dict[str, Any]]
     rules: Callable[[Mapping[str, Any]], list[Rule]]
     ignore: tuple[tuple[str, str], ...] = ()
+    merge: Callable[[Sequence[Mapping[str, np.ndarray]]], dict[str, np.ndarray]] | None = None
+    settings: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    free: tuple[str, ...] = ()
 
 
 def prefixed(rules: Iterable[Rule], key_prefix="", path_prefix="") -> list[Rule]:
@@ -286,7 +292,7 @@ def to_tensors(params: Params, rules: Sequence[Rule]) -> dict[str, np.ndarray]:
             paths = [p.format(**names) for p in rule.paths]
             key = rule.key.format(**names)
             if key not in tensors and not used.intersection(paths) and all(p in flat for p in paths):
-                tensors[key] = np.ascontiguousarray(rule.transform.to_torch([flat[p] for p in paths]))
+                tensors[key] = np.asarray(rule.transform.to_torch([flat[p] for p in paths]), order="C")
                 used.update(paths)
     unnamed = sorted(set(flat) - used)
     if unnamed:

@@ -195,6 +195,20 @@ def infer_huggingface(shapes):
     }
 
 
+def huggingface_settings(settings):
+    """Fields of `Clip` that a config.json of transformers decides and shapes do not."""
+    vision, text = settings.get("vision_config") or {}, settings.get("text_config") or {}
+    fields = {}
+    for name, part in (("vision_heads", vision), ("text_heads", text)):
+        if {"hidden_size", "num_attention_heads"} <= part.keys():
+            heads = part["num_attention_heads"]
+            fields[name] = 0 if 64 * heads == part["hidden_size"] else heads
+    if "eos_token_id" in text:  # old files say 2 where the largest id is meant
+        largest = text.get("vocab_size", 49408) - 1
+        fields["eos_token"] = -1 if text["eos_token_id"] in (2, largest) else text["eos_token_id"]
+    return fields
+
+
 def _require(shapes, *keys):
     missing = [key for key in keys if key not in shapes]
     if missing:

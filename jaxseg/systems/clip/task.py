@@ -1,11 +1,14 @@
 """CLIP contrastive training and zero-shot retrieval (Radford et al. 2021)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from jaxseg.config import model_fields
 from jaxseg.encoders.clip.model import Clip
 from jaxseg.losses.contrastive import symmetric_cross_entropy
+from jaxseg.systems.clip.replay import replay
 from jaxseg.task import Mean, Task
 from jaxseg.text import tokenizer
 
@@ -74,6 +77,7 @@ def make_task(config):
         prepare=prepare,
         predict=predict,
         example_predict=example_predict,
+        capabilities={"replay": functools.partial(replay, model)},
     )
 
 

@@ -17,5 +17,6 @@ FORMATS = (
         infer=clip.infer_huggingface,
         rules=lambda model: clip.huggingface_rules(),
         ignore=clip.HUGGINGFACE_IGNORE,
+        settings=clip.huggingface_settings,
     ),
 )

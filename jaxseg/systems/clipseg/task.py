@@ -14,6 +14,7 @@ from jaxseg.losses.masks import binary_cross_entropy
 from jaxseg.ops.resize import resize_to_canvas
 from jaxseg.result import Result
 from jaxseg.systems.clipseg.model import ClipSeg
+from jaxseg.systems.clipseg.replay import replay
 from jaxseg.task import Mean, Task
 from jaxseg.text import tokenizer
 
@@ -113,6 +114,7 @@ def make_task(config):
             "decode": decode,
             "condition": condition,
             "at_original_size": at_original_size,
+            "replay": functools.partial(replay, model),
         },
     )
 

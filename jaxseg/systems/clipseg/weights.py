@@ -123,6 +123,13 @@ def _infer_huggingface(shapes):
     return fields | {"clip": clip.infer_huggingface(_inside(shapes, "clip."))}
 
 
+def _huggingface_settings(settings):
+    """Fields of `ClipSeg` that a config.json of transformers decides and shapes do not."""
+    names = {"extract_layers": "extract_layers", "decoder_num_attention_heads": "num_heads", "conditional_layer": "cond_layer"}
+    fields = {ours: settings[theirs] for theirs, ours in names.items() if theirs in settings}
+    return fields | {"clip": clip.huggingface_settings(settings)}
+
+
 def merge_files(state_dicts):
     """One state dict from several files: the authors' decoder file and the OpenAI CLIP file that it was trained over."""
     merged = {}
@@ -139,6 +146,7 @@ FORMATS = (
         infer=_infer_timojl,
         rules=timojl_rules,
         ignore=timojl_ignore(),
+        merge=merge_files,
     ),
     Format(
         "huggingface",
@@ -146,5 +154,7 @@ FORMATS = (
         infer=_infer_huggingface,
         rules=huggingface_rules,
         ignore=tuple((r"clip\." + pattern, why) for pattern, why in clip.HUGGINGFACE_IGNORE),
+        settings=_huggingface_settings,
+        free=("extract_layers",),  # the files say (3, 6, 9), and the weights were trained with (3, 7, 9)
     ),
 )
