@@ -91,7 +91,7 @@ class _Form:
         self._caption = "caption" in features or "captions" in features
         self._class_of = self._void = None
         if "image" not in features or not (self._panoptic or self._labels in features or self._caption):
-            raise ValueError(f"{name}: features are {', '.join(features)}; expected image with a label map or captions")
+            raise ValueError(f"{name}: features are {', '.join(sorted(features))}; expected image with a label map or captions")
         if self._panoptic:
             self.vocabulary = _panoptic_vocabulary(features["panoptic_objects"])
         elif self._labels in features:
