@@ -152,7 +152,7 @@ _UNROLLED = re.compile(r"(^|/)block_(\d+)/")
 
 
 def match_layout(flat: Mapping[str, np.ndarray], target_paths: Iterable[str]) -> dict[str, np.ndarray]:
-    """The same parameters in the layout of `target_paths`: blocks stacked for a scan (`blocks/x` [L, ...]) or unrolled (`block_i/x`).
+    """The same parameters in the layout of `target_paths`: blocks stacked (`blocks/x` [L, ...]) or unrolled (`block_i/x`).
 
     Paths that fit neither way are kept as they are, so that the caller reports them.
     """
@@ -259,7 +259,9 @@ def _unknown(key, tensor, rules):
 
 def _place(key, tensor, rule, paths, shapes, flat, origin):
     """Puts the arrays of one key into `flat`; the problem in words, if there is one."""
-    if np.issubdtype(tensor.dtype, np.floating) and not np.all(np.isfinite(tensor)):
+    if tensor.dtype.kind in "SUO":
+        return f"no numbers {key} {list(tensor.shape)}: holds {tensor.dtype}"
+    if tensor.dtype.kind not in "biu" and not np.all(np.isfinite(tensor)):
         return f"not finite {key} {list(tensor.shape)}: holds NaN or infinity"
     try:
         arrays = rule.transform.to_jax(np.asarray(tensor))

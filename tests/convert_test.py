@@ -18,7 +18,7 @@ from jaxseg.encoders.clip.weights import infer_openai
 from jaxseg.weights import flatten
 from tests.parity import GOLDENS, read_golden
 from tests.parity_runners.clipseg_models import clip_fields, clipseg_fields
-from tests.torch_files import write_script, write_state_dict
+from tests.torch_files import Code, pickled, tensor, write_script, write_state_dict, write_zip
 
 
 def golden(name):
@@ -127,7 +127,8 @@ def test_hugging_face_of_any_kind_and_its_settings(tmp_path, capsys):
     certificate = convert.run(config, [folder], tmp_path / "b")
     assert_same(contents(load_weights(tmp_path / "b")[0]), contents(load_weights(tmp_path / "a")[0]))
     assert "extract_layers" in certificate["notes"][0] and "note: config.model.extract_layers" in capsys.readouterr().out
-    assert {file["file"].rpartition("/")[2] for file in certificate["files"]} == {*parts, "config.json", "pytorch_model.bin.index.json"}
+    names = {file["file"].rpartition("/")[2] for file in certificate["files"]}
+    assert names == {*parts, "config.json", "pytorch_model.bin.index.json"}
     # Heads are not in the shapes.
     (folder / "config.json").write_text(json.dumps(settings | {"decoder_num_attention_heads": 2}))
     with pytest.raises(ValueError, match="config.model.num_heads: found 4, the file has 2"):
@@ -177,7 +178,8 @@ def test_changed_values_are_not_rounded_to_the_original_dtype():
 def test_a_refined_file_and_a_plain_config(tmp_path):
     config, groups, _ = three_files(tmp_path)
     config.model.refined = False
-    with pytest.raises(ValueError, match="config.model.refined: found False, the file has True; no released config fits") as error:
+    message = "config.model.refined: found False, the file has True; no released config fits"
+    with pytest.raises(ValueError, match=message) as error:
         convert.run(config, [tmp_path / "hf"], tmp_path / "out")
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
@@ -248,3 +250,30 @@ def test_trained_weights_need_a_format(tmp_path):
         convert.run(config, [], tmp_path / "out", reverse=True, weights=tmp_path / "trained")
     convert.run(config, [], tmp_path / "out", reverse=True, weights=tmp_path / "trained", format="huggingface")
     assert weight_files.read_weights(tmp_path / "out" / "model.safetensors").tensors
+
+
+@pytest.mark.parametrize("fault", ["code", "claims", "values"])
+def test_bad_files_are_refused_and_nothing_is_written(tmp_path, fault):
+    config, groups, _ = three_files(tmp_path)
+    tensors = dict(groups["weights"])
+    tensors["film_mul.bias"] = np.full_like(tensors["film_mul.bias"], np.nan)
+    tensors["film_mul.extra"] = tensors.pop("film_add.bias")
+    tensors["reduces.0.weight"] = tensors["reduces.0.weight"].T.copy()
+    write_state_dict(tmp_path / "values.pth", tensors)
+    write_zip(tmp_path / "claims.pth", {"film_mul.weight": tensor("0", (2**40,))}, {"0": bytes(8)})
+    (tmp_path / "code.pth").write_bytes(pickled({"film_mul.weight": Code("os.system", f"touch {tmp_path / 'ran'}")}))
+    with pytest.raises(ValueError) as error:
+        convert.run(config, [tmp_path / f"{fault}.pth", tmp_path / "clip.pt"], tmp_path / "out")
+    expected = {
+        "code": ["code.pth: names 'os.system'"],
+        "claims": ["claims.pth: storage 0: needs 4398046511104 bytes, 'x/data/0' has 8"],
+        "values": [
+            "clip.pt (timojl): 4 keys do not fit",
+            "not finite film_mul.bias",
+            "unused   film_mul.extra",
+            "missing  decoder/film_add/bias",
+            "misshapen reduces.0.weight: found",
+        ],
+    }
+    assert all(text in str(error.value) for text in expected[fault])
+    assert not (tmp_path / "out").exists() and not (tmp_path / "ran").exists()
