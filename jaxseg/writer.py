@@ -20,8 +20,8 @@ class Writer:
     """Writes in one background thread, in order; only the first process of a run writes.
 
     metrics.jsonl has one JSON object per line, {"step": n, name: value, ...}, not finite values as null. A run that goes on
-    from a checkpoint may write a step again: the later line counts. TensorBoard event files (`<workdir>/tensorboard`) are written
-    through clu where TensorFlow is installed. A disk that fails is reported once and does not stop a run.
+    from a checkpoint may write a step again: the later line counts. TensorBoard event files (`<workdir>/tensorboard`) are
+    written through clu where TensorFlow is installed. A disk that fails is reported once and does not stop a run.
 
     Args:
         workdir: an existing folder.
