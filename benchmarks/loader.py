@@ -45,9 +45,9 @@ def measure(batches, seconds):
 def run(config, seconds):
     """Both rates of a config, with what they were measured on."""
     cache_gb, config.data.train.cache_gb = config.data.train.cache_gb, 0.0
-    first = measure(DataModule.from_config(config).train(0), seconds)
+    first = measure(DataModule.from_config(config, 0, 1).train(0), seconds)
     config.data.train.cache_gb = cache_gb
-    module = DataModule.from_config(config)
+    module = DataModule.from_config(config, 0, 1)
     batches = module.train(0)
     num_examples = sum(part.size for part in module.plan.parts)
     for _ in range(num_examples // config.train.batch_size + 1):

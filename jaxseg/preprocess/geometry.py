@@ -3,6 +3,7 @@
 Images are resized as PIL does it, uint8 with its antialiasing, labels by PIL's nearest neighbour.
 """
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -191,7 +192,7 @@ def flip_lr(probability=0.5):
 
 def flipped(example):
     """The mirrored example."""
-    moved = {"image": np.ascontiguousarray(example["image"][:, ::-1])}
+    moved = {"image": cv2.flip(example["image"], 1)}
     moved |= {name: array[..., ::-1] for name, array in _label_arrays(example).items()}
     if "objects" in example:
         moved["objects"] = objects.flipped(example["objects"], label_size(example))

