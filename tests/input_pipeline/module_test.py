@@ -187,6 +187,7 @@ def test_evaluation_counts_every_example_once_and_masks_the_rest(tmp_path, num, 
         masks += batch["example_mask"].tolist()
     assert ids == [f"train/{i}.jpg" for i in range(num)]
     assert masks == [True] * num + [False] * (-num % batch_size)
+    assert_equal([("", batch) for batch, _ in split.batches()], [("", batch) for batch, _ in split.batches()])
 
 
 def test_evaluation_masks_what_cannot_be_read(damaged):
