@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from jaxseg import orbax_noise
 from jaxseg.checkpoint_step import (
     EVERYTHING,
     META,
@@ -45,6 +46,7 @@ class Checkpoints:
     def __init__(self, folder, keep=2, *, read_only=False):
         self.folder, self._read_only = _absolute(folder), read_only
         self._saving = None
+        orbax_noise.silence()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True)
         self._manager = None if read_only else ocp.CheckpointManager(self.folder, options=options)
 

@@ -13,13 +13,13 @@ import importlib.metadata
 import json
 import logging
 import re
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxseg import orbax_noise
 from jaxseg.checksums import checksums, is_key
 from jaxseg.sharding import path_name
 from jaxseg.weights import unflatten
@@ -216,6 +216,7 @@ def _read_arrays(folder, item, targets):
         return {}
     if not (folder / item).is_dir():
         raise DamagedError(f"{folder}: {item} is missing")
+    orbax_noise.silence()
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             return named_leaves(checkpointer.restore(folder / item, args=ocp.args.StandardRestore(unflatten(targets))))
@@ -225,7 +226,6 @@ def _read_arrays(folder, item, targets):
         if "RESOURCE_EXHAUSTED" in str(error):  # a device without memory says nothing about the files
             raise
         logging.debug("", exc_info=True)
-        _silence_stragglers()
         raise DamagedError(f"{folder}: {item}{_reason(folder / item, error)}") from None
 
 
@@ -262,16 +262,3 @@ def _reason(folder, error):
     if files:
         return f"/{files[-1]} {what}"
     return f"/{chunks[-1].replace('.', '/')} {what}" if chunks else f" {what}"
-
-
-def _silence_stragglers():
-    """Drops the tracebacks of reads that end after a failed one beside them; the first has said what there is to say."""
-
-    def quiet(unraisable, previous=sys.unraisablehook):
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            previous(unraisable)
-
-    if not getattr(sys.unraisablehook, "of_checkpoints", False):
-        quiet.of_checkpoints = True
-        sys.unraisablehook = quiet
-        logging.getLogger("asyncio").addFilter(lambda record: "was never retrieved" not in record.getMessage())
