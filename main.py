@@ -17,7 +17,7 @@ flags.DEFINE_string("weights", "", "A converted or trained checkpoint; by defaul
 flags.DEFINE_list("images", [], "predict: files or globs.")
 flags.DEFINE_string("text", "", "predict, export: names separated by ';'.")
 flags.DEFINE_string("text_file", "", "predict, export: a file with one name per line.")
-flags.DEFINE_list("torch", [], "convert: PyTorch or safetensors files, or a Hugging Face folder.")
+flags.DEFINE_list("torch", [], "convert: files (or FILE#NAME of a dict in one), a Hugging Face folder, or org/name@commit.")
 flags.DEFINE_bool("reverse", False, "convert: write .safetensors under the original names from --weights.")
 flags.DEFINE_string("format", "", "convert: the original layout, where several fit (openai, timojl, huggingface).")
 flags.DEFINE_string("check", "", "convert: recorded activations (.npz) to replay on the converted weights.")

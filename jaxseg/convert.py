@@ -63,23 +63,18 @@ def from_original(config, sources, workdir, check="", format=""):
         files.append(read_weights(source))
         _say_file(files[-1])
     layout, tensors = find_layout(systems.formats(config.system), files, format)
-    model = config.model.to_dict()
-    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    decided = layout.infer(shapes)
-    for file in files:
-        if layout.settings and file.settings:
-            decided = merged(decided, layout.settings(file.settings))
-    notes = check_model(config, decided, layout.free)
-    print(f"layout {layout.name}: {len(tensors)} keys, the sizes are those of the config", flush=True)
-    for note in notes:
-        print(f"note: {note}", flush=True)
-    rules = layout.rules(model)
-    task = systems.make_task(config)
-    target, state = jax.eval_shape(task.init, jax.random.key(0))
+    where = f"{', '.join(map(str, sources))} ({layout.name})"
+    rules = layout.rules(config.model.to_dict())
     try:
+        decided, notes = _matched(config, layout, files, tensors)
+        _say_layout(layout, tensors, notes)
+        task = systems.make_task(config)
+        target, state = jax.eval_shape(task.init, jax.random.key(0))
         params = to_params(tensors, rules, target, layout.ignore)
     except ConversionError as error:
-        raise ConversionError(f"{', '.join(map(str, sources))} ({layout.name}): {error}") from None
+        raise ConversionError(f"{where}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
     certificate = _certificate(config, layout, files, tensors, rules, decided, notes)
     if check:
         certificate["check"] = replay(config, params, state, *recorded, check)
@@ -95,6 +90,22 @@ def from_original(config, sources, workdir, check="", format=""):
     count = sum(np.size(x) for x in flatten(params).values())
     print(f"done: {count:,} parameters in {workdir}, described by {workdir / CERTIFICATE}", flush=True)
     return certificate
+
+
+def _matched(config, layout, files, tensors):
+    """(fields that the files decide, notes about the config).
+
+    Raises:
+        ValueError: the config describes another model.
+    """
+    try:
+        decided = layout.infer({key: tuple(tensor.shape) for key, tensor in tensors.items()})
+    except (LookupError, TypeError):  # a key that decides sizes is missing or misshapen: every such key is reported later
+        return {}, []
+    for file in files:
+        if layout.settings and file.settings:
+            decided = merged(decided, layout.settings(file.settings))
+    return decided, check_model(config, decided, layout.free)
 
 
 def find_layout(layouts, files, name=""):
@@ -163,7 +174,7 @@ def to_original(config, weights, workdir, format=""):
     tensors = {key: _as_before(tensor, dtypes.get(key)) for key, tensor in tensors.items()}
     workdir.mkdir(parents=True, exist_ok=True)
     print(f"writing {target}: {len(tensors)} keys in the layout {name} ...", flush=True)
-    safetensors_file.write(target, tensors, {"format": "pt", "layout": name})
+    safetensors_file.write(target, tensors)
     certificate = {
         "system": config.system,
         "format": name,
@@ -210,6 +221,14 @@ def _say_file(file):
     print(f"{file.source}: {file.kind}{what}, {len(file.tensors)} tensors, {file.num_bytes / 1e6:.1f} MB", flush=True)
     if file.choices:
         print(f"note: {file.source} also holds {', '.join(map(repr, file.choices))}; FILE#NAME takes another", flush=True)
+
+
+def _say_layout(layout, tensors, notes):
+    num_ignored = sum(ignored(key, layout.ignore) is not None for key in tensors)
+    unused = f", {num_ignored} known and without use" if num_ignored else ""
+    print(f"layout {layout.name}: {len(tensors)} keys{unused}", flush=True)
+    for note in notes:
+        print(f"note: {note}", flush=True)
 
 
 def _say_check(result):

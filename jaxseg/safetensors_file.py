@@ -101,15 +101,14 @@ def _check_cover(path, spans, size):
         raise ValueError(f"{path}: the tensors end at byte {position}, the file at {size}")
 
 
-def write(path, tensors, metadata):
-    """Writes {key: array} whole or not at all.
-
-    Args:
-        metadata: {str: str} for the header.
-    """
+def write(path, tensors):
+    """Writes {key: array} whole or not at all, with the header that PyTorch's readers expect."""
     from safetensors.numpy import save_file
 
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    save_file({key: np.asarray(value, order="C") for key, value in tensors.items()}, part, metadata)
+    part.touch()
+    mode = part.stat().st_mode  # `save_file` makes files that others may not read
+    save_file({key: np.asarray(value, order="C") for key, value in tensors.items()}, part, {"format": "pt"})
+    part.chmod(mode)
     part.replace(path)

@@ -200,7 +200,7 @@ def test_the_config_that_fits_is_named():
     ("files", "options", "message"),
     [
         ([], {}, "--torch: found no file"),
-        (["rd.pth"], {}, "rd.pth.*decoder only.*|decoder only; give the CLIP file"),
+        (["rd.pth"], {}, r"rd.pth \(timojl\): .* decoder only; give the CLIP file"),
         (["clip.pt"], {}, r"clip.pt: \d+ keys \(.*, \.\.\.\), expected the layout timojl, huggingface"),
         (["hf"], {"format": "openai"}, "--format: found 'openai', expected one of timojl, huggingface"),
         (["hf"], {"format": "timojl"}, "expected the layout timojl"),
@@ -250,6 +250,15 @@ def test_trained_weights_need_a_format(tmp_path):
         convert.run(config, [], tmp_path / "out", reverse=True, weights=tmp_path / "trained")
     convert.run(config, [], tmp_path / "out", reverse=True, weights=tmp_path / "trained", format="huggingface")
     assert weight_files.read_weights(tmp_path / "out" / "model.safetensors").tensors
+
+
+def test_a_missing_key_that_decides_sizes_is_reported_as_any_other(tmp_path):
+    config, groups, _ = three_files(tmp_path)
+    tensors = {k: x for k, x in groups["weights"].items() if not k.startswith("blocks.0.linear1")}
+    write_state_dict(tmp_path / "cut.pth", tensors)
+    with pytest.raises(ValueError, match=r"2 keys do not fit:\n  missing  decoder/block_0/mlp/fc1/bias.*\n.*fc1/kernel"):
+        convert.run(config, [tmp_path / "cut.pth", tmp_path / "clip.pt"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("fault", ["code", "claims", "values"])

@@ -38,9 +38,11 @@ def test_safetensors_as_others_write_and_read_them(tmp_path):
     assert found.kind == "safetensors"
     assert_same(found.tensors, tensors())
     transposed = {"t": np.arange(6, dtype=np.float32).reshape(2, 3).T, "scalar": np.array(1.5)}
-    safetensors_file.write(tmp_path / "y.safetensors", transposed, {"layout": "x"})
+    safetensors_file.write(tmp_path / "y.safetensors", transposed)
     assert_same(load_file(tmp_path / "y.safetensors"), transposed)
     assert not (tmp_path / "y.safetensors.part").exists()
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "y.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def raw(header, data=b"", size=None):
