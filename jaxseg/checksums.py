@@ -4,11 +4,14 @@ Two sums modulo 2^32 over the bit patterns, each mixed with its position: one ch
 sum in any order, over any mesh, is the same number. No array is copied to the host.
 """
 
+import functools
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh
 
 from jaxseg.typing import Array
 
@@ -16,13 +19,20 @@ _GOLDEN = 0x9E3779B9
 
 
 def checksums(arrays: Mapping[str, Array]) -> dict[str, str]:
-    """{name: 16 hexadecimal digits}; all are dispatched before the first is fetched.
+    """{name: 16 hexadecimal digits}; on several processes each must call this with the same names.
+
+    Each device adds up the shards that it holds; processes meet once, at the end. (One collective for each array would be
+    hundreds of small programs in flight, whose order over devices nothing fixes.)
 
     Raises:
         ValueError: for an array whose elements are not numbers of 1, 2, 4 or 8 bytes, bool or PRNG keys.
     """
-    sums = {name: _sums(_words(name, array)) for name, array in arrays.items()}
-    return {name: "{:08x}{:08x}".format(*np.asarray(pair)) for name, pair in jax.device_get(sums).items()}
+    sums = jax.device_get([_shard_sums(_words(name, array)) for name, array in arrays.items()])
+    local = [np.sum(np.asarray(parts, np.uint32).reshape(-1, 2), 0, dtype=np.uint32) for parts in sums]
+    total = np.asarray(local, np.uint32).reshape(-1, 2)
+    if jax.process_count() > 1:
+        total = np.sum(multihost_utils.process_allgather(total), 0, dtype=np.uint32)
+    return {name: "{:08x}{:08x}".format(*pair) for name, pair in zip(arrays, total, strict=True)}
 
 
 def is_key(leaf) -> bool:
@@ -46,9 +56,28 @@ def _words(name, array):
     return array
 
 
+def _shard_sums(array):
+    """[uint32 [2], ...]: the sums of the parts that this process answers for."""
+    strides = np.array([np.prod(array.shape[axis + 1 :], dtype=np.int64) % 2**32 for axis in range(array.ndim)], np.uint32)
+    if not isinstance(array, jax.Array):
+        return [_sums(array, np.zeros(array.ndim, np.uint32), strides)] if jax.process_index() == 0 else []
+    sums = []
+    for shard in array.addressable_shards:
+        if shard.replica_id == 0:
+            starts = np.array([part.start or 0 for part in shard.index], np.uint32)
+            with jax.set_mesh(_alone(shard.device)):  # the mesh of a run has more devices than this part
+                sums.append(_sums(shard.data, starts, strides))
+    return sums
+
+
+@functools.cache
+def _alone(device):
+    return Mesh(np.array([device]), ("one",), axis_types=(AxisType.Auto,))
+
+
 @jax.jit
-def _sums(x):
-    """uint32 [2]."""
+def _sums(x, starts, strides):
+    """uint32 [2] of a part of an array that begins at `starts`, in an array of row-major `strides`."""
     if x.dtype == bool:
         bits = x.astype(jnp.uint32)
     else:
@@ -56,8 +85,7 @@ def _sums(x):
         bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
     position = jnp.zeros(bits.shape, jnp.uint32)
     for axis in range(bits.ndim):
-        stride = int(np.prod(bits.shape[axis + 1 :], dtype=np.int64)) % 2**32
-        position += jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * np.uint32(stride)
+        position += (jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) + starts[axis]) * strides[axis]
     mixed = _mix(bits ^ _mix(position * np.uint32(_GOLDEN) + np.uint32(1)))
     odd = position * np.uint32(2) + np.uint32(1)
     return jnp.stack([jnp.sum(mixed, dtype=jnp.uint32), jnp.sum(mixed * odd, dtype=jnp.uint32)])

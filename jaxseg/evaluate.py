@@ -63,7 +63,7 @@ def _template(task, config, mesh):
 class Evaluation:
     """Evaluates parameters as often as asked; compiled steps are kept.
 
-    One compiled program per split and canvas: images are encoded once, all names decoded, brought to the original size, and
+    One compiled program per vocabulary and canvas: images are encoded once, all names decoded, brought to the original size, and
     counted by every `Counts` evaluator; only sums, and what `Collected` evaluators read, reach the host.
 
     Args:
@@ -82,6 +82,8 @@ class Evaluation:
         self._task, self._config, self._mesh = task, config, mesh
         self._data = {split: data.eval(split) for split in data.splits}
         self._evaluators = {split: self._make_evaluators(split) for split in data.splits}
+        # Splits with the same evaluators and vocabulary share their compiled steps; the first stands for all.
+        self._twin = {split: next(s for s in data.splits if self._is_alike(s, split)) for split in data.splits}
         self._programs = collections.OrderedDict()
 
     def run(self, params, state, *, workdir=None, step=0, writer=None):
@@ -103,6 +105,10 @@ class Evaluation:
         if writer is not None:
             writer.write_scalars(step, results)
         return results
+
+    def _is_alike(self, one, other):
+        texts = [tuple(self._evaluators[split]) for split in (one, other)]
+        return texts[0] == texts[1] and self._data[one].vocabulary == self._data[other].vocabulary
 
     def _make_evaluators(self, split):
         texts = tuple(self._config.data.eval[split].evaluators)
@@ -152,7 +158,7 @@ class Evaluation:
             canvas = tuple(batch["label_map"].shape[1:3])
         arrays = device_batch(batch, self._mesh)
         shapes = tuple((name, x.shape) for name, x in sorted(arrays.items()))
-        key = (split, canvas, shapes, contexts.num_chunks, contexts.num_names)
+        key = (self._twin[split], canvas, shapes, contexts.num_chunks, contexts.num_names)
         if key not in self._programs:
             size = f" at {canvas[0]} x {canvas[1]}" if canvas else ""
             logging.info("%s: compiling%s", split, size)

@@ -82,6 +82,8 @@ def _train(config, workdir, data, task, mesh, strict_resume):
         state, metrics = steps[kind](state, sharding.global_batch(batch, mesh))
         meter.add(step, metrics)
         rate.add(config.train.batch_size)
+        if step == total:
+            meter.finish()
         if step % config.train.log_every == 0 or step == total:
             _log(writer, meter, rate, data, step, first_step, total, started)
         if config.train.eval_every and step % config.train.eval_every == 0 and step < total:
@@ -96,7 +98,6 @@ def _train(config, workdir, data, task, mesh, strict_resume):
             checkpoints.close()
             writer.close()
             raise preemption.Preempted(step)
-    meter.finish()
     checkpoints.wait()
 
     # The end: evaluation with the averages where there are any.

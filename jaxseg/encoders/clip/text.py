@@ -44,8 +44,9 @@ class TextTransformer(nn.Module):
 
     def embed(self, token_ids: Array) -> Array:
         """[B, T] -> [B, T, C]: token and position embeddings."""
-        tokens = self.token_embedding[token_ids] + self.position_embedding[None, : token_ids.shape[1]]
-        return tokens.astype(self.dtype)
+        # Gathered whole before it is looked up: a lookup in a split table moves every token between devices instead.
+        table = nn.with_logical_constraint(self.token_embedding.astype(self.dtype), (None, None))
+        return table[token_ids] + self.position_embedding[None, : token_ids.shape[1]].astype(self.dtype)
 
     def __call__(self, token_ids: Array) -> Array:
         """[B, T] int32, T at most the context -> [B, E], not normalised. What follows the end of text has no influence."""
