@@ -59,6 +59,21 @@ def tokenize(texts: str | Iterable[str], context_length: int = 77, truncate: boo
     return out
 
 
+def shorten(token_ids: np.ndarray, multiple: int = 16) -> np.ndarray:
+    """Rows of ids without the columns behind every text's end token, but for a multiple, so that few lengths are compiled.
+
+    CLIP's text tower is causal and read at the end token: embeddings stay the same, at the cost of what is written.
+
+    Args:
+        token_ids: [N, T], of `tokenize`.
+
+    Returns:
+        [N, t], t the least multiple that holds every text, or T.
+    """
+    length = 1 + int(np.argmax(token_ids == END, axis=1).max(initial=0))
+    return token_ids[:, : -(-length // multiple) * multiple]
+
+
 def _too_long(texts, too_long, context_length):
     index, count = too_long[0]
     message = f"text {index} ({_shown(texts[index])}): {count} tokens, a context of {context_length} holds {context_length - 2}"

@@ -98,6 +98,23 @@ def test_what_is_no_text(texts, message):
         tokenizer.tokenize(texts)
 
 
+@pytest.mark.parametrize("words, length", [(1, 16), (14, 16), (15, 32), (30, 32), (75, 77)])
+def test_shortened_rows_hold_every_text(words, length):
+    ids = tokenizer.tokenize(["a cat", " ".join(["cat"] * words), ""])
+    short = tokenizer.shorten(ids)
+    np.testing.assert_array_equal(short, ids[:, :length])
+    assert not ids[:, length:].any() and (short == 49407).any(1).all()
+
+
+def test_what_follows_an_end_token_that_is_typed_is_not_needed():
+    ids = tokenizer.tokenize("a cat <|endoftext|> " + "dog " * 40)
+    assert tokenizer.shorten(ids).shape == (1, 16)
+
+
+def test_shortening_no_text():
+    assert tokenizer.shorten(tokenizer.tokenize([])).shape == (0, 16)
+
+
 def test_a_context_without_room():
     with pytest.raises(ValueError, match="context_length: found 1"):
         tokenizer.tokenize(["a"], context_length=1)

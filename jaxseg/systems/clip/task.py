@@ -42,7 +42,7 @@ def make_task(config):
 
     def prepare(params, names):
         token_ids = tokenizer.tokenize(names, context_length=model.context_length)
-        return {"text_embeddings": _encode_text(params, token_ids)}
+        return {"text_embeddings": _encode_text(params, tokenizer.shorten(token_ids))}
 
     @jax.jit
     def _encode_text(params, token_ids):

@@ -70,7 +70,7 @@ def make_task(config):
 
     def prepare(params, names):
         token_ids = tokenizer.tokenize(names, context_length=context_length, truncate=config.predict.truncate)
-        return {"cond": encode_names(params, token_ids)}
+        return {"cond": encode_names(params, tokenizer.shorten(token_ids))}
 
     def encode(params, state, batch):
         del state
