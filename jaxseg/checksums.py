@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxseg.typing import Array
 
@@ -21,13 +22,13 @@ _GOLDEN = 0x9E3779B9
 def checksums(arrays: Mapping[str, Array]) -> dict[str, str]:
     """{name: 16 hexadecimal digits}; on several processes each must call this with the same names.
 
-    Each device adds up the shards that it holds; processes meet once, at the end. (One collective for each array would be
+    Each device adds up the part that it holds; processes meet once, at the end. (One collective for each array would be
     hundreds of small programs in flight, whose order over devices nothing fixes.)
 
     Raises:
         ValueError: for an array whose elements are not numbers of 1, 2, 4 or 8 bytes, bool or PRNG keys.
     """
-    sums = jax.device_get([_shard_sums(_words(name, array)) for name, array in arrays.items()])
+    sums = jax.device_get([_parts(_words(name, array)) for name, array in arrays.items()])
     local = [np.sum(np.asarray(parts, np.uint32).reshape(-1, 2), 0, dtype=np.uint32) for parts in sums]
     total = np.asarray(local, np.uint32).reshape(-1, 2)
     if jax.process_count() > 1:
@@ -56,36 +57,51 @@ def _words(name, array):
     return array
 
 
-def _shard_sums(array):
-    """[uint32 [2], ...]: the sums of the parts that this process answers for."""
-    strides = np.array([np.prod(array.shape[axis + 1 :], dtype=np.int64) % 2**32 for axis in range(array.ndim)], np.uint32)
-    if not isinstance(array, jax.Array):
-        return [_sums(array, np.zeros(array.ndim, np.uint32), strides)] if jax.process_index() == 0 else []
-    sums = []
-    for shard in array.addressable_shards:
-        if shard.replica_id == 0:
-            starts = np.array([part.start or 0 for part in shard.index], np.uint32)
-            with jax.set_mesh(_alone(shard.device)):  # the mesh of a run has more devices than this part
-                sums.append(_sums(shard.data, starts, strides))
-    return sums
+def _parts(array):
+    """[uint32 [2], ...]: the sums of the parts that this process answers for: one copy of each that its devices hold."""
+    sharding = getattr(array, "sharding", None)
+    if not isinstance(sharding, NamedSharding):  # of one device, or numpy: every process has it
+        return [_sums(array)] if jax.process_index() == 0 else []
+    with jax.set_mesh(sharding.mesh):
+        sums = _sums_by_device(array, sharding)
+    first_copies = {shard.device for shard in array.addressable_shards if shard.replica_id == 0}
+    return [shard.data for shard in sums.addressable_shards if shard.device in first_copies]
 
 
-@functools.cache
-def _alone(device):
-    return Mesh(np.array([device]), ("one",), axis_types=(AxisType.Auto,))
+@functools.partial(jax.jit, static_argnums=1)
+def _sums_by_device(x, sharding):
+    """uint32 [devices, 2], each row on its device."""
+    mesh, shape = sharding.mesh, x.shape
+
+    def of_part(part):
+        starts = [0] * len(shape)
+        for axis, names in enumerate(sharding.spec):
+            if names:  # row-major over the axes of the mesh that split this axis
+                starts[axis] = jax.lax.axis_index(names).astype(jnp.uint32) * np.uint32(part.shape[axis])
+        return _sums_of_part(part, shape, starts)[None]
+
+    return jax.shard_map(of_part, mesh=mesh, in_specs=sharding.spec, out_specs=P(mesh.axis_names), check_vma=False)(x)
 
 
 @jax.jit
-def _sums(x, starts, strides):
-    """uint32 [2] of a part of an array that begins at `starts`, in an array of row-major `strides`."""
+def _sums(x):
+    """uint32 [2] of a whole array."""
+    return _sums_of_part(x, x.shape, [0] * x.ndim)
+
+
+def _sums_of_part(x, shape, starts):
+    """uint32 [2] of a part that begins at `starts` of an array of `shape`."""
     if x.dtype == bool:
         bits = x.astype(jnp.uint32)
     else:
         unsigned = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
         bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+    if bits.ndim > len(shape):  # the halves of 8-byte elements
+        shape, starts = (*shape, 2), [*starts, 0]
     position = jnp.zeros(bits.shape, jnp.uint32)
-    for axis in range(bits.ndim):
-        position += (jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) + starts[axis]) * strides[axis]
+    for axis, start in enumerate(starts):
+        stride = np.uint32(np.prod(shape[axis + 1 :], dtype=np.int64) % 2**32)
+        position += (jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) + jnp.uint32(start)) * stride
     mixed = _mix(bits ^ _mix(position * np.uint32(_GOLDEN) + np.uint32(1)))
     odd = position * np.uint32(2) + np.uint32(1)
     return jnp.stack([jnp.sum(mixed, dtype=jnp.uint32), jnp.sum(mixed * odd, dtype=jnp.uint32)])
