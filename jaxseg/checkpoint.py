@@ -37,6 +37,8 @@ class Checkpoints:
     A step appears whole or not at all (a temporary folder is renamed); what a killed save left is removed at the next start.
     The data of a run are a pure function of (seed, step), so the step is also the data's position.
 
+    Use as a context manager, or `close` it.
+
     Args:
         folder: is made if needed; local, or any URL that Orbax takes.
         keep: number of newest steps kept. With one there is nothing to fall back to.
@@ -45,7 +47,7 @@ class Checkpoints:
 
     def __init__(self, folder, keep=2, *, read_only=False):
         self.folder, self._read_only = _absolute(folder), read_only
-        self._saving = None
+        self._saving, self._closed = None, False
         orbax_noise.silence()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True)
         self._manager = None if read_only else ocp.CheckpointManager(self.folder, options=options)
@@ -92,10 +94,25 @@ class Checkpoints:
         self._saving = None
 
     def close(self):
-        """Waits, and ends background threads."""
-        self.wait()
-        if self._manager is not None:
-            self._manager.close()
+        """Waits, and ends background threads. The folder can still be read."""
+        try:
+            self.wait()
+        finally:
+            if self._manager is not None and not self._closed:
+                self._closed = True
+                self._manager.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        """Finishes the save that is under way, whatever ends the run; its own failure does not hide another."""
+        try:
+            self.close()
+        except CheckpointError as failed:
+            if error is None:
+                raise
+            logging.warning("%s", failed)
 
     def restore(self, templates, step=None, strict=False, *, cast=False):
         """The newest step that is intact, or one step.

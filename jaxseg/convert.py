@@ -13,13 +13,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxseg import safetensors_file, systems
-from jaxseg.certificate import describe_files, versions, write
+from jaxseg import systems
 from jaxseg.checkpoint import load_weights, save_weights, weights_meta
 from jaxseg.config import to_json
-from jaxseg.model_match import check_model, merged
-from jaxseg.replay import replay
-from jaxseg.weight_files import read_weights
+from jaxseg.conversion.certificate import describe_files, versions, write
+from jaxseg.conversion.model_match import check_model, merged
+from jaxseg.conversion.replay import replay
+from jaxseg.weight_files import safetensors_file
+from jaxseg.weight_files.reading import read_weights
 from jaxseg.weights import ConversionError, assign, flatten, ignored, to_params, to_tensors
 
 WEIGHTS, CERTIFICATE = "weights", "certificate.json"
@@ -194,7 +195,7 @@ def _as_before(tensor, dtype):
     """In the dtype that the original had, where no bit is lost by it (training may have changed the values)."""
     if not dtype:
         return tensor
-    from jaxseg.pickled_tensors import dtype_of
+    from jaxseg.weight_files.pickled_tensors import dtype_of
 
     with np.errstate(over="ignore"):
         cast = tensor.astype(dtype_of(dtype))

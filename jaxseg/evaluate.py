@@ -11,11 +11,11 @@ import numpy as np
 from jaxseg import sharding, systems
 from jaxseg import workdir as workdirs
 from jaxseg.checkpoint import load_weights
-from jaxseg.evaluation_pictures import Gallery
-from jaxseg.evaluation_step import check_fields, device_batch, encode_names, local_rows, make_step
+from jaxseg.evaluation.pictures import Gallery
+from jaxseg.evaluation.step import check_fields, device_batch, encode_names, local_rows, make_step
+from jaxseg.evaluation.table import report
 from jaxseg.metrics.evaluator import Collected, Counts, add, make_evaluator, naming
 from jaxseg.progress import duration
-from jaxseg.results_table import report
 from jaxseg.writer import write_json
 
 __all__ = ["Evaluation", "report", "run"]

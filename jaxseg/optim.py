@@ -63,7 +63,7 @@ def _poly(peak, steps, power=0.9, end_value=0.0):
 
 def _step(peak, steps, milestones=(), factor=0.1):
     del steps
-    return optax.piecewise_constant_schedule(peak, {m: factor for m in milestones})
+    return optax.piecewise_constant_schedule(peak, dict.fromkeys(milestones, factor))
 
 
 _SCHEDULES = {

@@ -42,13 +42,12 @@ def run(config, workdir, make_data, *, strict_resume=False, task=None):
         initialize.check(config, init_shapes(task)[0], workdir)
         write_json(f"{workdir}/config.json", to_json(config))
         mesh = sharding.make_mesh(config.mesh)
-        with sharding.using(mesh):
-            return _train(config, workdir, data, task, mesh, strict_resume)
+        with sharding.using(mesh), Checkpoints(f"{workdir}/checkpoints", keep=config.train.keep) as checkpoints:
+            return _train(config, workdir, data, task, mesh, checkpoints, strict_resume)
 
 
-def _train(config, workdir, data, task, mesh, strict_resume):
+def _train(config, workdir, data, task, mesh, checkpoints, strict_resume):
     # State: shapes, shardings, and values from a checkpoint, from other weights, or from scratch.
-    checkpoints = Checkpoints(f"{workdir}/checkpoints", keep=config.train.keep)
     optimizer = optim.make_optimizer(config, optim.split(init_shapes(task)[0], config.optim.freeze)[0])
     templates = state_templates(task, optimizer, config, mesh)
     if checkpoints.latest_step() is None:

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxseg.lettering import Labels, Place, add_legend, font, font_size, one_line, text_size
-from jaxseg.palette import palette
+from jaxseg.drawing.lettering import Labels, Place, add_legend, font, font_size, one_line, text_size
+from jaxseg.drawing.palette import palette
 
 _SMALL, _LARGE_ENOUGH = 480, 640  # pixels of the longer side: below the first, an image is enlarged to the second
 _MAX_LABELS = 8  # more than these are numbered, with a legend

@@ -11,10 +11,11 @@ from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
 from configs import clip_pretrain, clipseg_rd64
-from jaxseg import convert, systems, weight_files
+from jaxseg import convert, systems
 from jaxseg.checkpoint import load_weights
 from jaxseg.checksums import checksums
 from jaxseg.encoders.clip.weights import infer_openai
+from jaxseg.weight_files import reading
 from jaxseg.weights import flatten
 from tests.parity import GOLDENS, read_golden
 from tests.parity_runners.clipseg_models import clip_fields, clipseg_fields
@@ -185,7 +186,7 @@ def test_a_refined_file_and_a_plain_config(tmp_path):
 
 
 def test_the_config_that_fits_is_named():
-    from jaxseg import model_match
+    from jaxseg.conversion import model_match
 
     config = clipseg_rd64.get_config()
     decided = {"refined": True, "reduce_dim": 64, "clip": {"patch_size": 16, "vision_layers": 12}}
@@ -249,7 +250,7 @@ def test_trained_weights_need_a_format(tmp_path):
     with pytest.raises(ValueError, match="were not converted from a file, expected one of timojl, huggingface"):
         convert.run(config, [], tmp_path / "out", reverse=True, weights=tmp_path / "trained")
     convert.run(config, [], tmp_path / "out", reverse=True, weights=tmp_path / "trained", format="huggingface")
-    assert weight_files.read_weights(tmp_path / "out" / "model.safetensors").tensors
+    assert reading.read_weights(tmp_path / "out" / "model.safetensors").tensors
 
 
 def test_a_missing_key_that_decides_sizes_is_reported_as_any_other(tmp_path):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jaxseg import visualize
-from jaxseg.lettering import Labels, Place, font_size, one_line
-from jaxseg.palette import luminance, palette, text_color
+from jaxseg.drawing.lettering import Labels, Place, font_size, one_line
+from jaxseg.drawing.palette import luminance, palette, text_color
 from jaxseg.text.vocabulary import Vocabulary
 
 LARGE = (480, 640)  # not enlarged

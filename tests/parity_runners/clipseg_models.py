@@ -244,7 +244,7 @@ def densepred_masked(config, weights, inputs):
         factors = attention_multiplier(mask, grid, heads, kind=kind, published_tiling=published)
 
         def run(module, x):
-            return module.towers.visual(x, taps=taps, multiplier={i: factors for i in layers})
+            return module.towers.visual(x, taps=taps, multiplier=dict.fromkeys(layers, factors))
 
         return model.apply({"params": params}, prompt, method=run, mutable=["intermediates"])
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxseg.palette import text_color
+from jaxseg.drawing.palette import text_color
 
 _MAX_LETTERS = 40
 _INK, _PALE, _PAPER = (30, 30, 30), (150, 150, 150), (255, 255, 255)

@@ -13,7 +13,7 @@ import importlib.metadata
 import json
 import platform
 
-from jaxseg.weight_files import sha256
+from jaxseg.weight_files.reading import sha256
 
 _PACKAGES = ("jax", "flax", "orbax-checkpoint", "numpy", "safetensors")
 

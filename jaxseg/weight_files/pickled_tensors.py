@@ -12,7 +12,7 @@ from collections.abc import Callable
 import ml_dtypes
 import numpy as np
 
-from jaxseg.restricted_pickle import Bag, Named, PickleError
+from jaxseg.weight_files.restricted_pickle import Bag, Named, PickleError
 
 _STORAGES = {
     "FloatStorage": "float32",

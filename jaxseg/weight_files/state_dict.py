@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.pickled_tensors import as_array, is_array
-from jaxseg.restricted_pickle import Bag
+from jaxseg.weight_files.pickled_tensors import as_array, is_array
+from jaxseg.weight_files.restricted_pickle import Bag
 
 # Where training scripts put the weights, best first.
 _USUAL = ("state_dict", "model", "model_state_dict", "module", "weights", "network", "net", "model.state_dict")
@@ -35,7 +35,7 @@ class StateDict:
 
 
 def state_dict(file, choice="") -> StateDict:
-    """The weights of a `jaxseg.torch_reader.TorchFile`.
+    """The weights of a `jaxseg.weight_files.torch_reader.TorchFile`.
 
     Args:
         file: what was read.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.pickled_tensors import dtype_of
+from jaxseg.weight_files.pickled_tensors import dtype_of
 
 _DTYPES = {
     "F64": "float64",

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxseg import restricted_pickle
-from jaxseg.pickled_tensors import Storage, find
-from jaxseg.restricted_pickle import Named, PickleError
+from jaxseg.weight_files import restricted_pickle
+from jaxseg.weight_files.pickled_tensors import Storage, find
+from jaxseg.weight_files.restricted_pickle import Named, PickleError
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first object of the stream before 1.6
 _PROTOCOL = 1001
@@ -37,7 +37,7 @@ class TorchFile(NamedTuple):
 
     Attributes:
         kind: "torch zip", "torchscript", "torch legacy" or "pickle".
-        content: containers of numbers, strings, bags, and of stand-ins that `jaxseg.pickled_tensors.as_array` makes arrays.
+        content: containers of numbers, strings, bags, and of stand-ins that `jaxseg.weight_files.pickled_tensors.as_array` makes arrays.
         members: TorchScript: {class name: names of its parameters and buffers}.
     """
 

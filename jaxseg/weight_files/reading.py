@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg import safetensors_file, torch_reader
-from jaxseg.state_dict import state_dict
+from jaxseg.weight_files import safetensors_file, torch_reader
+from jaxseg.weight_files.state_dict import state_dict
 
 _TORCH = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 _HUB = re.compile(r"(?P<id>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>.+))?")
@@ -28,7 +28,7 @@ class WeightFile:
         files: all files that were read.
         tensors: {key: array}, read-only views of the files.
         settings: of the config.json beside the weights.
-        inside, choices, left_out, prefix: of `jaxseg.state_dict.StateDict`.
+        inside, choices, left_out, prefix: of `jaxseg.weight_files.state_dict.StateDict`.
     """
 
     source: str

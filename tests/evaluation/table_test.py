@@ -1,4 +1,4 @@
-from jaxseg.results_table import report
+from jaxseg.evaluation.table import report
 
 
 def test_a_row_per_metric_a_column_per_split_baselines_in_brackets():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxseg import safetensors_file, weight_files
+from jaxseg.weight_files import reading, safetensors_file
 from tests.torch_files import write_state_dict
 
 DTYPES = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
@@ -34,7 +34,7 @@ def assert_same(found, expected):
 
 def test_safetensors_as_others_write_and_read_them(tmp_path):
     save_file(tensors(), tmp_path / "x.safetensors", {"format": "pt"})
-    found = weight_files.read_weights(tmp_path / "x.safetensors")
+    found = reading.read_weights(tmp_path / "x.safetensors")
     assert found.kind == "safetensors"
     assert_same(found.tensors, tensors())
     transposed = {"t": np.arange(6, dtype=np.float32).reshape(2, 3).T, "scalar": np.array(1.5)}
@@ -86,18 +86,18 @@ def test_folders_prefer_safetensors_and_read_settings(tmp_path):
     save_file({"w": np.ones(2, np.float32)}, tmp_path / "model.safetensors")
     write_state_dict(tmp_path / "pytorch_model.bin", {"w": np.zeros(2, np.float32)})
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
-    found = weight_files.read_weights(tmp_path)
+    found = reading.read_weights(tmp_path)
     assert found.tensors["w"][0] == 1 and found.settings == {"model_type": "clip"}
     (tmp_path / "model.safetensors").unlink()
-    assert weight_files.read_weights(tmp_path).tensors["w"][0] == 0
+    assert reading.read_weights(tmp_path).tensors["w"][0] == 0
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="config.json: not JSON"):
-        weight_files.read_weights(tmp_path)
+        reading.read_weights(tmp_path)
 
 
 def test_an_empty_folder(tmp_path):
     with pytest.raises(ValueError, match="no weights here; looked for model.safetensors, pytorch_model.bin"):
-        weight_files.read_weights(tmp_path)
+        reading.read_weights(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -120,17 +120,17 @@ def test_indices_that_lie(tmp_path, weight_map, message):
     save_file({"w": np.ones(2, np.float32)}, tmp_path / "outside.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
-        weight_files.read_weights(folder)
+        reading.read_weights(folder)
     assert "\n" not in str(error.value)
 
 
 def test_hub_ids_need_a_commit():
     with pytest.raises(ValueError, match="CIDAS/clipseg-rd64: .* a commit is needed: CIDAS/clipseg-rd64@<commit>"):
-        weight_files.read_weights("CIDAS/clipseg-rd64")
+        reading.read_weights("CIDAS/clipseg-rd64")
     with pytest.raises(ValueError, match="found 'main', expected a commit"):
-        weight_files.read_weights("CIDAS/clipseg-rd64@main")
+        reading.read_weights("CIDAS/clipseg-rd64@main")
     with pytest.raises(FileNotFoundError, match="runs/model.pth: no such file or folder"):
-        weight_files.read_weights("runs/model.pth")
+        reading.read_weights("runs/model.pth")
 
 
 def test_the_hub_is_asked_for_what_is_needed(tmp_path, monkeypatch):
@@ -144,7 +144,7 @@ def test_the_hub_is_asked_for_what_is_needed(tmp_path, monkeypatch):
     names = ["config.json", "flax_model.msgpack", "model.safetensors", "pytorch_model.bin"]
     hub = types.SimpleNamespace(list_repo_files=lambda *a, **k: names, snapshot_download=snapshot_download)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    found = weight_files.read_weights("a/b@0123abcd")
+    found = reading.read_weights("a/b@0123abcd")
     assert asked == [("a/b", "0123abcd", ["config.json", "model.safetensors"])] and found.tensors.keys() == {"w"}
 
     def offline(*_, **__):
@@ -152,4 +152,4 @@ def test_the_hub_is_asked_for_what_is_needed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(hub, "list_repo_files", offline)
     with pytest.raises(ValueError, match="^a/b@0123abcd: no network at all$"):
-        weight_files.read_weights("a/b@0123abcd")
+        reading.read_weights("a/b@0123abcd")

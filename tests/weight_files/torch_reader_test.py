@@ -11,11 +11,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxseg import torch_reader, weight_files
-from jaxseg.pickled_tensors import as_array
+from jaxseg.weight_files import reading, torch_reader
+from jaxseg.weight_files.pickled_tensors import as_array
 from tests.torch_files import Code, Reference, legacy, named, pickled, tensor, write_script, write_state_dict, write_zip
 
-FIXTURES = Path(__file__).parent / "fixtures" / "torch"
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "torch"
 BASE = np.arange(24, dtype=np.float32) / np.float32(7)
 NUMBERS = [0, 1, 2, 3, 100]
 EXPECTED = {
@@ -43,7 +43,7 @@ def assert_equal(found, expected):
 
 @pytest.mark.parametrize("name", ["zip.pth", "legacy.pth"])
 def test_every_dtype_and_view_of_torch_save(name):
-    file = weight_files.read_weights(FIXTURES / name)
+    file = reading.read_weights(FIXTURES / name)
     assert file.inside == "state_dict" and not file.left_out
     assert list(file.tensors) == list(torch_reader.read(FIXTURES / name).content["state_dict"])
     assert file.tensors.keys() == EXPECTED.keys()
@@ -64,10 +64,10 @@ def test_what_stands_beside_weights_is_inert(name):
 
 
 def test_torchscript_gives_parameters_and_buffers_only():
-    script = weight_files.read_weights(FIXTURES / "script.pt")
+    script = reading.read_weights(FIXTURES / "script.pt")
     assert script.kind == "torchscript"
     assert script.tensors.keys() == {"weight"}  # not the attribute `mask`
-    trace = weight_files.read_weights(FIXTURES / "trace.pt").tensors
+    trace = reading.read_weights(FIXTURES / "trace.pt").tensors
     assert trace.keys() == {"gain", "input_resolution", "blocks.0.weight", "blocks.1.weight"}
     assert_equal(trace["gain"], np.array([0.5, -0.5], np.float16))
     assert_equal(trace["input_resolution"], np.int64(224))
@@ -76,7 +76,7 @@ def test_torchscript_gives_parameters_and_buffers_only():
 
 @pytest.mark.parametrize("name", ["numpy2.pkl", "numpy4.pkl"])
 def test_pickles_of_numpy(name):
-    file = weight_files.read_weights(FIXTURES / name)
+    file = reading.read_weights(FIXTURES / name)
     assert (file.kind, file.inside) == ("pickle", "model")
     assert_equal(file.tensors["w"], np.arange(6, dtype=np.float32).reshape(2, 3))
     assert_equal(file.tensors["fortran"], np.arange(6.0).reshape(2, 3))
@@ -84,48 +84,48 @@ def test_pickles_of_numpy(name):
 
 
 def test_tensors_in_a_plain_pickle():
-    tensors = weight_files.read_weights(FIXTURES / "plain.pkl").tensors
+    tensors = reading.read_weights(FIXTURES / "plain.pkl").tensors
     assert_equal(tensors["w"], np.arange(4, dtype=np.float32))
     assert_equal(tensors["v"], np.array([1, 2], np.float32))
 
 
 def test_the_weights_are_chosen_among_several():
-    file = weight_files.read_weights(FIXTURES / "several.pth")
+    file = reading.read_weights(FIXTURES / "several.pth")
     assert (file.inside, file.choices) == ("model", ("model_ema",))
     assert_equal(file.tensors["w"], np.ones(2, np.float32))
-    chosen = weight_files.read_weights(f"{FIXTURES / 'several.pth'}#model_ema")
+    chosen = reading.read_weights(f"{FIXTURES / 'several.pth'}#model_ema")
     assert_equal(chosen.tensors["w"], np.zeros(2, np.float32))
     with pytest.raises(ValueError, match="no dict of tensors called 'x' in it, found: 'model', 'model_ema'"):
-        weight_files.read_weights(f"{FIXTURES / 'several.pth'}#x")
+        reading.read_weights(f"{FIXTURES / 'several.pth'}#x")
 
 
 def test_several_without_a_usual_name(tmp_path):
     content = {"teacher": {"w": tensor("0", (2,))}, "student": {"w": tensor("0", (2,))}}
     path = write_zip(tmp_path / "x.pth", content, {"0": bytes(8)})
     with pytest.raises(ValueError, match="several dicts of tensors in it, choose one by FILE#NAME: 'teacher', 'student'"):
-        weight_files.read_weights(path)
+        reading.read_weights(path)
 
 
 def test_the_prefix_of_data_parallel_is_taken_off():
-    file = weight_files.read_weights(FIXTURES / "parallel.pth")
+    file = reading.read_weights(FIXTURES / "parallel.pth")
     assert file.prefix == "module." and file.tensors.keys() == {"scalar", "parameter"}
 
 
 def test_no_tensors(tmp_path):
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": 1, "b": [2]}))
     with pytest.raises(ValueError, match=r"no dict of tensors in it, found a dict of 2 \('a', 'b'\)"):
-        weight_files.read_weights(tmp_path / "x.pkl")
+        reading.read_weights(tmp_path / "x.pkl")
 
 
 def test_big_endian(tmp_path):
     values = np.array([1.5, -2.0], ">f4")
     path = write_zip(tmp_path / "zip.pth", {"w": tensor("0", (2,))}, {"0": values.tobytes()}, order=b"big")
-    assert_equal(weight_files.read_weights(path).tensors["w"], np.array([1.5, -2.0], np.float32))
+    assert_equal(reading.read_weights(path).tensors["w"], np.array([1.5, -2.0], np.float32))
     bits = np.array([1.5, -2.0], ml_dtypes.bfloat16).view(np.uint16).astype(">u2")
     path = write_zip(tmp_path / "bf.pth", {"w": tensor("0", (2,), "bfloat16")}, {"0": bits.tobytes()}, order=b"big")
-    assert_equal(weight_files.read_weights(path).tensors["w"], np.array([1.5, -2.0], ml_dtypes.bfloat16))
+    assert_equal(reading.read_weights(path).tensors["w"], np.array([1.5, -2.0], ml_dtypes.bfloat16))
     (tmp_path / "old.pth").write_bytes(legacy(_legacy_content(2), {"0": (2, values.tobytes())}, little=False))
-    assert_equal(weight_files.read_weights(tmp_path / "old.pth").tensors["w"], np.array([1.5, -2.0], np.float32))
+    assert_equal(reading.read_weights(tmp_path / "old.pth").tensors["w"], np.array([1.5, -2.0], np.float32))
 
 
 def _legacy_content(size, view=None, shape=None):
@@ -138,13 +138,13 @@ def _legacy_content(size, view=None, shape=None):
 def test_legacy_views_of_a_storage(tmp_path):
     path = tmp_path / "old.pth"
     path.write_bytes(legacy(_legacy_content(4, ("v", 1, 2), (2,)), {"0": (4, np.arange(4, dtype=np.float32).tobytes())}))
-    assert_equal(weight_files.read_weights(path).tensors["w"], np.array([1, 2], np.float32))
+    assert_equal(reading.read_weights(path).tensors["w"], np.array([1, 2], np.float32))
 
 
 def test_handmade_files_are_what_torch_would_read_back(tmp_path):
     tensors = {"a.b.w": np.arange(6, dtype=np.float32).reshape(2, 3), "a.n": np.array(3), "h": np.ones(2, np.float16)}
     for write in (write_state_dict, write_script):
-        found = weight_files.read_weights(write(tmp_path / "x.pt", tensors)).tensors
+        found = reading.read_weights(write(tmp_path / "x.pt", tensors)).tensors
         assert found.keys() == tensors.keys()
         for key in tensors:
             assert_equal(found[key], tensors[key])
@@ -235,7 +235,7 @@ def test_what_is_known_cannot_be_misused(tmp_path):
 def test_sizes_are_checked_before_anything_is_allocated(tmp_path, arguments, message):
     path = write_zip(tmp_path / "x.pth", {"w": tensor("0", **arguments)}, {"0": bytes(16)})
     with pytest.raises(ValueError, match=message):
-        weight_files.read_weights(path)
+        reading.read_weights(path)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_the_old_stream_is_checked(tmp_path, stream, message):
 def test_damaged_files(tmp_path, stream, message):
     (tmp_path / "x.pth").write_bytes(stream)
     with pytest.raises(ValueError, match=message) as error:
-        weight_files.read_weights(tmp_path / "x.pth")
+        reading.read_weights(tmp_path / "x.pth")
     assert str(tmp_path / "x.pth") in str(error.value) and "\n" not in str(error.value)
 
 
@@ -320,7 +320,7 @@ def test_damage_anywhere_is_an_error_or_other_numbers(tmp_path, name):
             data[rng.integers(len(data))] = rng.integers(256)
         path.write_bytes(data)
         try:
-            weight_files.read_weights(path)
+            reading.read_weights(path)
         except ValueError as error:
             failed += 1
             assert str(error).startswith(str(path)) and "\n" not in str(error)

@@ -1,0 +1,1 @@
+"""Colours and text for `jaxseg.visualize`."""

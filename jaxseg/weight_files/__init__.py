@@ -1,0 +1,1 @@
+"""Reading and writing weight files of other frameworks, without those frameworks."""
