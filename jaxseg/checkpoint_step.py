@@ -251,6 +251,8 @@ _REASONS = (
 
 def _reason(folder, error):
     """Hundreds of lines of TensorStore as `/<file or array> is damaged`."""
+    while error.__cause__ is not None:  # Orbax wraps some errors in the description of an array
+        error = error.__cause__
     text = str(error).split("[tensorstore_spec")[0].strip()
     if isinstance(error, json.JSONDecodeError | KeyError):
         return "/_METADATA is damaged"
