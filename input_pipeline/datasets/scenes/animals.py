@@ -2,6 +2,8 @@
 
 from math import cos, pi, sin
 
+import numpy as np
+
 from input_pipeline.datasets.scenes.pen import INK, METAL, PAPER, Pen, shaded
 from input_pipeline.datasets.scenes.shapes import arc, blob, box, curve, ellipse, limb, points
 
@@ -17,7 +19,11 @@ def dog(pen: Pen) -> None:
     for x, step in ((-0.5, stride), (0.34, -stride)):
         pen.fill(pen.part("leg"), limb(x, 0.2, x + step, 0.9, width + 0.06, width))
     body = pen.part("body")
-    pen.fill(body, blob((-0.7, 0.05), (-0.55, -0.22), (0, -0.18), (0.4, -0.4), (0.62, -0.1), (0.5, 0.34), (0, 0.38), (-0.5, 0.42)))
+    outline = blob(
+        (-0.7, 0.05), (-0.55, -0.22), (0, -0.18), (0.4, -0.4), (0.62, -0.1), (0.5, 0.34), (0, 0.38),
+        (-0.5, 0.42),
+    )
+    pen.fill(body, outline)
     pen.stroke(body, curve((0.26, -0.34), (0.44, -0.12), (0.66, -0.1)), 0.1, pen.look.trim)
     head, y = pen.part("head"), -0.5 + nod
     pen.fill(head, ellipse(0.52, y, 0.31, 0.29))
@@ -35,14 +41,18 @@ def cat(pen: Pen) -> None:
     main = pen.look.main
     tilt, fat = pen.between(-0.08, 0.08), pen.between(0.44, 0.54)
     pen.tail_line((0.3, 0.86), (0.72, 0.82), (0.86, 0.4), (0.7, 0.06), (0.84, -0.1), width=0.15)
-    pen.fill(pen.part("body"), blob((0, -0.2), (0.3, 0), (fat, 0.6), (0.4, 0.98), (0, 1.0), (-0.4, 0.98), (-fat, 0.6), (-0.3, 0)))
+    outline = blob(
+        (0, -0.2), (0.3, 0), (fat, 0.6), (0.4, 0.98), (0, 1.0), (-0.4, 0.98), (-fat, 0.6), (-0.3, 0),
+    )
+    pen.fill(pen.part("body"), outline)
     for side in (-1, 1):
         pen.fill(pen.part("leg"), limb(side * 0.17, 0.3, side * 0.17, 0.9, 0.2, 0.22), shaded(main, 1.25))
     head = pen.part("head")
     for side in (-1, 1):
         ear = pen.part("ear", head)
         pen.fill(ear, points((side * 0.46 + tilt, -0.42), (side * 0.44 + tilt, -0.98), (side * 0.05 + tilt, -0.66)))
-        pen.fill(ear, points((side * 0.38 + tilt, -0.56), (side * 0.38 + tilt, -0.84), (side * 0.18 + tilt, -0.66)), (238, 160, 170))
+        inside = points((side * 0.38 + tilt, -0.56), (side * 0.38 + tilt, -0.84), (side * 0.18 + tilt, -0.66))
+        pen.fill(ear, inside, (238, 160, 170))
     pen.fill(head, ellipse(tilt, -0.38, 0.5, 0.4))
     pen.fill(head, ellipse(tilt, -0.22, 0.22, 0.14), shaded(main, 1.3))
     for side in (-1, 1):
@@ -63,9 +73,16 @@ def bird(pen: Pen) -> None:
         pen.stroke(leg, points((x, 0.5), (x, 0.95), (x + 0.16, 0.97)), 0.07, beak)
         pen.stroke(leg, points((x, 0.95), (x - 0.08, 0.97)), 0.07, beak)
     spread = pen.between(0.05, 0.2)
-    pen.fill(pen.part("tail"), points((-0.42, 0.0), (-1.0, -0.08 - spread), (-0.98, 0.08), (-1.0, 0.2 + spread), (-0.4, 0.3)), accent)
+    outline = points(
+        (-0.42, 0.0), (-1.0, -0.08 - spread), (-0.98, 0.08), (-1.0, 0.2 + spread), (-0.4, 0.3),
+    )
+    pen.fill(pen.part("tail"), outline, accent)
     body = pen.part("body")
-    pen.fill(body, blob((-0.56, 0.16), (-0.3, -0.2), (0.12, -0.36), (0.52, -0.3), (0.62, 0.1), (0.34, 0.54), (-0.1, 0.6), (-0.42, 0.42)))
+    outline = blob(
+        (-0.56, 0.16), (-0.3, -0.2), (0.12, -0.36), (0.52, -0.3), (0.62, 0.1), (0.34, 0.54), (-0.1, 0.6),
+        (-0.42, 0.42),
+    )
+    pen.fill(body, outline)
     pen.fill(body, blob((0.2, 0.04), (0.5, -0.02), (0.54, 0.16), (0.3, 0.48), (0.04, 0.5)), shaded(main, 1.45))
     head = pen.part("head")
     pen.fill(head, ellipse(0.46, -0.44, 0.34, 0.32))
@@ -74,10 +91,16 @@ def bird(pen: Pen) -> None:
     pen.eye(head, 0.54, -0.5, 0.1)
     wing = pen.part("wing")
     if raised:
-        pen.fill(wing, blob((0.16, 0.14), (-0.3, 0.06), (-0.66, -0.5), (-0.72, -0.98), (-0.36, -0.76), (0.06, -0.26)), accent)
+        outline = blob(
+            (0.16, 0.14), (-0.3, 0.06), (-0.66, -0.5), (-0.72, -0.98), (-0.36, -0.76), (0.06, -0.26),
+        )
+        pen.fill(wing, outline, accent)
     else:
         lift = pen.between(-0.1, 0.1)
-        pen.fill(wing, blob((0.2, -0.12), (0.26, 0.1), (-0.08, 0.34), (-0.68, 0.36 + lift), (-0.5, 0.14), (-0.2, -0.14)), accent)
+        outline = blob(
+            (0.2, -0.12), (0.26, 0.1), (-0.08, 0.34), (-0.68, 0.36 + lift), (-0.5, 0.14), (-0.2, -0.14),
+        )
+        pen.fill(wing, outline, accent)
     if pen.wants("hat"):
         pen.hat(0.42, -0.72, 0.46, -0.1)
 
@@ -87,15 +110,33 @@ def fish(pen: Pen) -> None:
     main, accent = pen.look.main, pen.look.accent
     tall, fork = pen.between(0.42, 0.56), pen.between(0.35, 0.5)
     pen.fill(pen.part("tail"), blob((-0.5, 0.0), (-0.94, -fork), (-0.84, 0), (-0.94, fork), steps=4), accent)
-    pen.fill(pen.part("fin"), blob((-0.34, -tall * 0.7), (-0.2, -tall - 0.26), (0.1, -tall - 0.3), (0.26, -tall * 0.8)), accent)
-    pen.fill(pen.part("fin"), blob((-0.26, tall * 0.7), (-0.2, tall + 0.2), (0.02, tall + 0.22), (0.14, tall * 0.8)), accent)
+    outline = blob(
+        (-0.34, -tall * 0.7), (-0.2, -tall - 0.26), (0.1, -tall - 0.3), (0.26, -tall * 0.8),
+    )
+    pen.fill(pen.part("fin"), outline, accent)
+    outline = blob(
+        (-0.26, tall * 0.7), (-0.2, tall + 0.2), (0.02, tall + 0.22), (0.14, tall * 0.8),
+    )
+    pen.fill(pen.part("fin"), outline, accent)
     body = pen.part("body")
-    pen.fill(body, blob((-0.66, 0), (-0.3, -tall * 0.84), (0.2, -tall), (0.7, -tall * 0.66), (0.96, 0.02), (0.7, tall * 0.66), (0.2, tall), (-0.3, tall * 0.84)))
+    outline = blob(
+        (-0.66, 0), (-0.3, -tall * 0.84), (0.2, -tall), (0.7, -tall * 0.66), (0.96, 0.02), (0.7, tall * 0.66),
+        (0.2, tall), (-0.3, tall * 0.84),
+    )
+    pen.fill(body, outline)
     if pen.chance(0.5):
         for x, size in ((-0.36, 0.66), (-0.06, 0.9)):
-            pen.fill(body, blob((x, -tall * size), (x + 0.14, -tall * size), (x + 0.2, 0), (x + 0.14, tall * size), (x, tall * size), (x + 0.06, 0)), shaded(accent, 1.2))
+            outline = blob(
+                (x, -tall * size), (x + 0.14, -tall * size), (x + 0.2, 0), (x + 0.14, tall * size),
+                (x, tall * size), (x + 0.06, 0),
+            )
+            pen.fill(body, outline, shaded(accent, 1.2))
     head = pen.part("head")
-    pen.fill(head, blob((0.32, -tall * 0.9), (0.66, -tall * 0.66), (0.95, 0.02), (0.66, tall * 0.66), (0.32, tall * 0.9), (0.44, 0)), shaded(main, 0.82))
+    outline = blob(
+        (0.32, -tall * 0.9), (0.66, -tall * 0.66), (0.95, 0.02), (0.66, tall * 0.66), (0.32, tall * 0.9),
+        (0.44, 0),
+    )
+    pen.fill(head, outline, shaded(main, 0.82))
     pen.eye(head, 0.62, -0.12, 0.12)
     pen.stroke(pen.part("mouth", head), curve((0.93, 0.14), (0.82, 0.2), (0.72, 0.17)), 0.07, INK)
     swing = pen.between(-0.1, 0.14)
@@ -105,20 +146,14 @@ def fish(pen: Pen) -> None:
 def butterfly(pen: Pen) -> None:
     """From above: four wings about a slim body, two antennae."""
     accent, spread = pen.look.accent, pen.between(0.86, 1.06)
-    for side in (-1, 1):
-        s = side * spread
-        for upper in (False, True):
+    lower = blob((0.04, 0.06), (0.4, 0.08), (0.72, 0.2), (0.72, 0.62), (0.44, 0.9), (0.18, 0.58))
+    upper = blob((0.04, -0.06), (0.28, -0.72), (0.76, -0.94), (0.96, -0.6), (0.78, -0.06), (0.34, 0.12))
+    for side in (-spread, spread):
+        for outline, x, y, radius in ((lower, 0.48, 0.48, 0.16), (upper, 0.66, -0.54, 0.19)):
             wing = pen.part("wing")
-            if upper:
-                outline = blob((s * 0.04, -0.06), (s * 0.28, -0.72), (s * 0.76, -0.94), (s * 0.96, -0.6), (s * 0.78, -0.06), (s * 0.34, 0.12))
-                spots = ((s * 0.66, -0.54, 0.19),)
-            else:
-                outline = blob((s * 0.04, 0.06), (s * 0.4, 0.08), (s * 0.72, 0.2), (s * 0.72, 0.62), (s * 0.44, 0.9), (s * 0.18, 0.58))
-                spots = ((s * 0.48, 0.48, 0.16),)
-            pen.fill(wing, outline)
+            pen.fill(wing, outline * np.array([side, 1], np.float32))
             if pen.wants("spot"):
-                for x, y, radius in spots:
-                    pen.fill(pen.part("spot", wing), ellipse(x, y, radius, radius), accent)
+                pen.fill(pen.part("spot", wing), ellipse(x * side, y, radius, radius), accent)
     for side in (-1, 1):
         pen.stroke(pen.part("antenna"), curve((0, -0.5), (side * 0.12, -0.84), (side * 0.32, -0.96)), 0.05, INK)
     pen.fill(pen.part("body"), ellipse(0, 0.08, 0.1, 0.52), (92, 74, 66))

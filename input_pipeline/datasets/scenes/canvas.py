@@ -13,6 +13,7 @@ from input_pipeline.datasets.scenes import patterns
 
 _SHIFT = 4  # fillPoly takes fixed-point coordinates with this many fractional bits
 _OUTLINE = patterns.NUM_LEVELS  # the palette's last column
+_GAINS = np.linspace(-1, 1, patterns.NUM_LEVELS, dtype=np.float32)
 _OUTLINE_WIDTH = 0.009  # in picture sides
 
 
@@ -42,9 +43,10 @@ class Canvas:
         self._colors, self._strengths, self._bases = [], [], []
         self._segments, self._parts, self._layers = [], [], []
         self._shadows = []
+        self._whole = self.frame(np.eye(2, dtype=np.float32), np.zeros(2, np.float32))
 
     def paint(self, color, segment, part=0, layer=0, pattern="plain", strength=0.0, offset=(0.0, 0.0)) -> int:
-        """A new code. `layer` > 0 draws a rim where the shape covers a lower layer; `offset` moves the pattern (0..0.25)."""
+        """A new code. `layer` > 0: a rim is drawn where it covers a lower layer; `offset` (0..0.25) moves the pattern."""
         self._colors.append(color)
         self._strengths.append(strength)
         shift = int(offset[0] * self.side) * self._field_side + int(offset[1] * self.side)
@@ -54,24 +56,25 @@ class Canvas:
         self._layers.append(layer)
         return len(self._colors) - 1
 
-    def fill(self, outline: np.ndarray, code: int) -> None:
-        """Fills a polygon [N, 2]."""
-        fixed = np.rint((outline * self.side - 0.5) * (1 << _SHIFT)).astype(np.int32)
-        cv2.fillPoly(self._codes, [fixed], code, shift=_SHIFT)
+    def frame(self, matrix: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A coordinate frame to draw in: (x, y) @ matrix + offset, in picture sides."""
+        scale = np.float32(self.side << _SHIFT)
+        return matrix * scale, offset * scale - np.float32((1 << _SHIFT) / 2 - 0.5)
 
-    def stroke(self, line: np.ndarray, width: float, code: int) -> None:
-        """Draws an open line [N, 2] of a width with round ends."""
-        fixed = np.rint((line * self.side - 0.5) * (1 << _SHIFT)).astype(np.int32)
+    def fill(self, outline: np.ndarray, code: int, frame=None) -> None:
+        """Fills a polygon [N, 2], given in picture sides or in a frame."""
+        matrix, offset = frame or self._whole
+        cv2.fillPoly(self._codes, [(outline @ matrix + offset).astype(np.int32)], code, shift=_SHIFT)
+
+    def stroke(self, line: np.ndarray, width: float, code: int, frame=None) -> None:
+        """Draws an open line [N, 2] with round ends; `width` in picture sides."""
+        matrix, offset = frame or self._whole
+        fixed = (line @ matrix + offset).astype(np.int32)
         cv2.polylines(self._codes, [fixed], False, code, max(1, round(width * self.side)), shift=_SHIFT)
 
     def shadow(self, x, y, x_radius, y_radius) -> None:
         """Darkens the stuff under an object: a soft ellipse."""
         self._shadows.append((x, y, x_radius, y_radius))
-
-    def visible(self, num_segments: int) -> np.ndarray:
-        """Canvas pixels of each segment id, int64 [num_segments + 1]."""
-        counts = np.bincount(self._codes.reshape(-1), minlength=len(self._segments))
-        return np.bincount(self._segments, counts, num_segments + 1).astype(np.int64)
 
     def finish(self, light=(1.0, 1.0, 1.0), slope=(0.0, 0.0)) -> Picture:
         """The picture and its maps. `light`: gain per RGB channel; `slope`: change of brightness along x and y."""
@@ -85,24 +88,25 @@ class Canvas:
 
     def _colored(self, codes: np.ndarray) -> np.ndarray:
         """uint8 [side, side, 4]."""
-        layers = np.array(self._layers, np.uint16)[codes]
+        codes = codes.astype(np.intp)
+        layers = np.array(self._layers, np.uint16).take(codes, mode="clip")
         width = 2 * max(1, round(_OUTLINE_WIDTH * self.side / 2)) + 1
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
         rim = cv2.erode(layers, kernel, borderValue=2**16 - 1) < layers
-        rows = np.arange(self.side, dtype=np.int32)
-        index = np.array(self._bases, np.int32)[codes]
-        index += rows[:, None] * self._field_side + rows
-        levels = self._bank[index]
-        levels[rim] = _OUTLINE
-        index = codes.astype(np.int32)
-        index *= _OUTLINE + 1
-        index += levels
-        return self._palette()[index].view(np.uint8).reshape(self.side, self.side, 4)
+        rows = np.arange(self.side)
+        index = np.array(self._bases).take(codes, mode="clip")
+        index += (rows * self._field_side)[:, None]
+        index += rows
+        levels = self._bank.take(index, mode="clip")
+        levels |= rim.view(np.uint8) * np.uint8(_OUTLINE)  # all bits set: higher than any level
+        codes *= _OUTLINE + 1
+        codes += levels
+        return self._palette().take(codes, mode="clip").view(np.uint8).reshape(self.side, self.side, 4)
 
     def _palette(self) -> np.ndarray:
         """Packed RGBx of (code, level), uint32 [num_codes * 64]."""
         colors = np.array(self._colors, np.float32)[:, None, :]
-        gain = 1 + np.array(self._strengths, np.float32)[:, None] * np.linspace(-1, 1, patterns.NUM_LEVELS, dtype=np.float32)
+        gain = 1 + np.array(self._strengths, np.float32)[:, None] * _GAINS
         palette = np.zeros((len(colors), _OUTLINE + 1, 4), np.uint8)
         palette[:, :_OUTLINE, :3] = np.clip(colors * gain[:, :, None] + 0.5, 0, 255)
         palette[:, _OUTLINE, :3] = colors[:, 0] * 0.55

@@ -10,6 +10,7 @@ import numpy as np
 
 from input_pipeline.datasets.scenes import language
 from input_pipeline.datasets.scenes.canvas import Canvas
+from input_pipeline.datasets.scenes.dice import Dice
 from input_pipeline.datasets.scenes.pen import DrawnPart, Look, Pen
 from input_pipeline.datasets.scenes.stuff import draw_background
 from input_pipeline.datasets.scenes.things import DRAW
@@ -62,8 +63,19 @@ OPTIONAL_PARTS = {
     "mushroom": {"spot": 0.65},
 }
 FLYERS = ("bird", "butterfly", "airplane", "fish", "umbrella", "rocket")
-# side of the object's frame relative to the drawn size, so that classes cover about the same area
-GIRTH = {name: 1.0 for name in OBJECTS}
+# side of the frame relative to the drawn size: classes that fill it more are drawn smaller, so that area tells little
+GIRTH = {
+    "butterfly": 0.88,
+    "turtle": 1.1,
+    "airplane": 1.15,
+    "house": 0.84,
+    "flower": 1.08,
+    "mushroom": 0.9,
+    "umbrella": 1.18,
+    "cat": 0.96,
+    "bus": 0.88,
+    "rocket": 1.15,
+}
 SIDES = {"small": (0.26, 0.34), "": (0.36, 0.44), "large": (0.48, 0.62)}
 NUM_OBJECTS = (0.14, 0.28, 0.3, 0.18, 0.1)  # chance of 1, 2, ... objects
 
@@ -122,21 +134,21 @@ def draw_scene(split: str, index: int, size: int) -> Scene:
     """
     if split not in SPLITS:
         raise ValueError(f"scenes: split {split!r} is not one of {', '.join(SPLITS)}")
-    rng = np.random.default_rng([zlib.crc32(split.encode()), index])
+    dice = Dice((zlib.crc32(split.encode()), index))
     canvas = Canvas(size)
-    background = draw_background(canvas, rng)
-    plans = _plan_objects(SPLITS[split], background.horizon, rng)
+    background = draw_background(canvas, dice)
+    plans = _plan_objects(SPLITS[split], background.horizon, dice)
     parts, first_id, part_id, layer = [], len(background.segments) + 1, 1, 0
     for segment_id, plan in enumerate(plans, first_id):
         if not plan.flies:
             canvas.shadow(plan.foot[0], plan.foot[1] - 0.01, plan.side * 0.45, plan.side * 0.07)
         pen = Pen(
-            canvas, plan.name, segment_id, plan.foot, plan.side, plan.angle, plan.mirror, plan.look, rng, part_id, layer
+            canvas, plan.name, segment_id, plan.foot, plan.side, plan.angle, plan.mirror, plan.look, dice, part_id, layer
         )
         DRAW[plan.name](pen)
         parts, part_id, layer = parts + pen.parts, part_id + len(pen.parts), pen.next_layer
-    light = (1 + rng.uniform(-0.05, 0.05, 3)) * rng.uniform(0.92, 1.04)
-    picture = canvas.finish(light, rng.uniform(-0.12, 0.12, 2))
+    light = dice.varied((1.0, 1.0, 1.0), 0.03, 0.05)
+    picture = canvas.finish(light, (dice.between(-0.12, 0.12), dice.between(-0.12, 0.12)))
     words = {background.segments[name]: (name, "", "") for name in background.segments}
     words |= {i: (plan.name, plan.color, plan.size) for i, plan in enumerate(plans, first_id)}
     segments = _segments(picture.segment_map, words)
@@ -148,70 +160,71 @@ def draw_scene(split: str, index: int, size: int) -> Scene:
         segments=segments,
         part_map=picture.part_map,
         parts=parts,
-        expressions=language.expressions(things, rng, size),
-        caption=language.caption(segments, parts, rng),
+        expressions=language.expressions(things, dice, size),
+        caption=language.caption(segments, parts, dice),
         main_object=max(things, key=lambda s: s.area).id,
     )
 
 
-def _plan_objects(rule: SplitRule, horizon: float, rng) -> list[ObjectPlan]:
+def _plan_objects(rule: SplitRule, horizon: float, dice: Dice) -> list[ObjectPlan]:
     """Objects of one scene, the farthest first."""
-    num = 1 + int(rng.choice(len(NUM_OBJECTS), p=NUM_OBJECTS))
-    names = [rule.objects[i] for i in rng.integers(len(rule.objects), size=num)]
+    num = dice.pick(range(1, 1 + len(NUM_OBJECTS)), NUM_OBJECTS)
+    names = [dice.pick(rule.objects) for _ in range(num)]
     if rule.first:
-        names[0] = rule.first[int(rng.integers(len(rule.first)))]
-    if num > 1 and rng.random() < 0.45:
+        names[0] = dice.pick(rule.first)
+    if num > 1 and dice.chance(0.45):
         names[1] = names[0]  # several of a class, which expressions tell apart
     plans = []
     for i, name in enumerate(names):
-        size = "large" if num == 1 or (i == 0 and rng.random() < 0.5) else ("small", "", "large")[int(rng.integers(3))]
-        color, options = _combination(rule, name, rng, must=rule.combinations == "always" and (i == 0 or rng.random() < 0.5))
-        look = _look(color, options, rng)
+        size = "large" if num == 1 or (i == 0 and dice.chance(0.5)) else dice.pick(tuple(SIDES))
+        must = rule.combinations == "always" and (i == 0 or dice.chance(0.5))
+        color, options = _combination(rule, name, dice, must)
+        look = _look(color, options, dice)
         for _ in range(12):
-            plan = _place(name, color, size, look, horizon, rng)
+            plan = _place(name, color, size, look, horizon, dice)
             if all(_overlap(plan.box, other.box) < 0.3 for other in plans):
                 plans.append(plan)
                 break
     return sorted(plans, key=lambda plan: plan.foot[1])
 
 
-def _combination(rule: SplitRule, name: str, rng, must: bool) -> tuple[str, frozenset[str]]:
+def _combination(rule: SplitRule, name: str, dice: Dice, must: bool) -> tuple[str, frozenset[str]]:
     """Colour word and optional parts of one object, held-out ones as the rule says."""
     held_color, held_part = UNSEEN_COLORS.get(name), UNSEEN_PARTS.get(name)
-    colors = [c for c in COLORS if rule.combinations == "free" or c != held_color]
-    color = colors[int(rng.integers(len(colors)))]
-    options = {part for part, chance in OPTIONAL_PARTS.get(name, {}).items() if rng.random() < chance}
+    color = dice.pick([c for c in COLORS if rule.combinations == "free" or c != held_color])
+    options = {part for part, chance in OPTIONAL_PARTS.get(name, {}).items() if dice.chance(chance)}
     if rule.combinations != "free":
         options.discard(held_part)
     if must:
-        if held_part and rng.random() < 0.5:
+        if held_part and dice.chance(0.5):
             options.add(held_part)
         else:
             color = held_color
     return color, frozenset(options)
 
 
-def _look(color: str, options: frozenset[str], rng) -> Look:
+def _look(color: str, options: frozenset[str], dice: Dice) -> Look:
     """Paint for a colour word: the main colour varied a little, two accents of other colours, a pattern or none."""
-    others = [c for c in COLORS if c != color]
-    accent, trim = (COLORS[others[i]] for i in rng.choice(len(others), 2, replace=False))
-    main = np.clip(np.array(COLORS[color]) * (1 + rng.uniform(-0.06, 0.06, 3)) * rng.uniform(0.94, 1.06), 0, 255)
+    accent = dice.pick([c for c in COLORS if c != color])
+    trim = dice.pick([c for c in COLORS if c not in (color, accent)])
+    main = dice.varied(COLORS[color], 0.015 if color == "white" else 0.06, 0.05)
     pattern, strength = "plain", 0.0
-    if rng.random() < 0.55:
-        pattern = ("stripes", "bars", "diagonal", "dots", "checks", "speckle", "cloudy")[int(rng.integers(7))]
-        strength = rng.uniform(0.06, 0.12) * (2 if color == "black" else 1)
-    return Look(tuple(main), accent, trim, pattern, strength, tuple(rng.uniform(0, 0.25, 2)), options)
+    if dice.chance(0.55):
+        pattern = dice.pick(("stripes", "bars", "diagonal", "dots", "checks", "speckle", "cloudy"))
+        strength = dice.between(0.06, 0.12) * (2 if color == "black" else 1)
+    offset = dice.between(0, 0.25), dice.between(0, 0.25)
+    return Look(main, COLORS[accent], COLORS[trim], pattern, strength, offset, options)
 
 
-def _place(name, color, size, look, horizon, rng) -> ObjectPlan:
-    side = rng.uniform(*SIDES[size]) * GIRTH[name]
-    x = rng.uniform(side * 0.36, 1 - side * 0.36)
-    flies = name in FLYERS and rng.random() < 0.5
+def _place(name: str, color: str, size: str, look: Look, horizon: float, dice: Dice) -> ObjectPlan:
+    side = dice.between(*SIDES[size]) * GIRTH.get(name, 1.0)
+    x = dice.between(side * 0.36, 1 - side * 0.36)
+    flies = name in FLYERS and dice.chance(0.5)
     if flies:
-        y, angle = rng.uniform(side * 0.95, max(side, 0.78)), rng.uniform(-0.35, 0.35)
+        y, angle = dice.between(side * 0.95, max(side, 0.78)), dice.between(-0.35, 0.35)
     else:
-        y, angle = rng.uniform(max(horizon + 0.1, side * 0.96), 1.0), rng.uniform(-0.08, 0.08)
-    return ObjectPlan(name, color, size, look, (x, y), side, angle, bool(rng.random() < 0.5), flies)
+        y, angle = dice.between(max(horizon + 0.1, side * 0.96), 1.0), dice.between(-0.08, 0.08)
+    return ObjectPlan(name, color, size, look, (x, y), side, angle, dice.chance(0.5), flies)
 
 
 def _overlap(a, b) -> float:

@@ -26,33 +26,31 @@ def _article(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
-def caption(segments, parts, rng) -> str:
-    """Names every segment, things with their colours and some with size and parts, in varied order (below 75 CLIP tokens)."""
+def caption(segments, parts, dice) -> str:
+    """Names every segment, things with their colours and some with size and parts, in varied order; <= 75 CLIP tokens."""
     words, is_thing = vocabulary().names, vocabulary().is_thing
     things, stuff, detailed = [], [], 0
-    for i in rng.permutation(len(segments)):
-        segment = segments[i]
+    for segment in dice.shuffled(segments):
         if not is_thing[segment.class_id]:
             stuff.append(words[segment.class_id])
             continue
-        size = segment.size if rng.random() < 0.4 else ""
+        size = segment.size if dice.chance(0.4) else ""
         phrase = _article(" ".join(w for w in (size, segment.color, words[segment.class_id]) if w))
-        if detailed < 2 and rng.random() < 0.5:
+        if detailed < 2 and dice.chance(0.5):
             names = sorted({vocabulary().parts[p.class_id].name for p in parts if p.segment_id == segment.id})
             if names:
-                chosen = [names[j] for j in rng.permutation(len(names))[: 1 + int(rng.integers(3))]]
-                phrase += f" with {_enumerate(chosen)}"
+                phrase += f" with {_enumerate(dice.shuffled(names)[: 1 + dice.below(3)])}"
                 detailed += 1
         things.append(phrase)
     if not stuff:
         return _enumerate(things)
-    return _CAPTIONS[int(rng.integers(len(_CAPTIONS)))].format(things=_enumerate(things), stuff=_enumerate(stuff))
+    return dice.pick(_CAPTIONS).format(things=_enumerate(things), stuff=_enumerate(stuff))
 
 
-def expressions(things, rng, size: int) -> tuple[tuple[str, int], ...]:
+def expressions(things, dice, size: int) -> tuple[tuple[str, int], ...]:
     """(text, segment id) of up to three expressions per thing; each is true of that segment only."""
     names = vocabulary().names
-    said = []  # (text, segment id, number of words beside the name)
+    said = []
     by_class = Counter(thing.class_id for thing in things)
     for thing in things:
         name = names[thing.class_id]
@@ -67,12 +65,11 @@ def expressions(things, rng, size: int) -> tuple[tuple[str, int], ...]:
             if abs(gap) > _SIDE_GAP:
                 side = "left" if gap > 0 else "right"
                 said.append((f"the {name} on the {side}", thing.id))
-                said.append((f"the {side} {thing.color} {name}" if rng.random() < 0.5 else f"the {side} {name}", thing.id))
+                said.append((f"the {side} {thing.color} {name}" if dice.chance(0.5) else f"the {side} {name}", thing.id))
     times = Counter(text for text, _ in said)
     unique = [(text, segment_id) for text, segment_id in said if times[text] == 1]
     kept, count = [], Counter()
-    for i in rng.permutation(len(unique)):
-        text, segment_id = unique[i]
+    for text, segment_id in dice.shuffled(unique):
         if count[segment_id] < MAX_EXPRESSIONS:
             count[segment_id] += 1
             kept.append((text, segment_id))

@@ -6,7 +6,7 @@ import numpy as np
 
 from input_pipeline.datasets.scenes.canvas import Canvas
 from input_pipeline.datasets.scenes.shapes import arc, box, curve, ellipse, points, rotation
-from input_pipeline.datasets.scenes.vocabulary import COLORS, part_ids
+from input_pipeline.datasets.scenes.vocabulary import part_ids
 
 INK = (40, 38, 46)
 PAPER = (250, 250, 248)
@@ -55,30 +55,26 @@ class Pen:
         foot: (x, y) of the frame's (0, 1) on the canvas, in picture sides.
         side: the frame's side, in picture sides.
         angle: turn about the foot, radians clockwise. `mirror` flips the object first.
-        look: colours and options. `rng`: pose and proportions.
+        look: colours and options. `dice`: pose and proportions.
         first_part_id, first_layer: where this object's numbering starts.
     """
 
-    def __init__(self, canvas: Canvas, name, segment_id, foot, side, angle, mirror, look: Look, rng, first_part_id, first_layer):
+    def __init__(
+        self, canvas: Canvas, name, segment_id, foot, side, angle, mirror, look: Look, dice, first_part_id, first_layer
+    ):
         self._canvas, self._name, self._segment_id = canvas, name, segment_id
-        self._matrix = (rotation(angle) * np.array([-1 if mirror else 1, 1], np.float32) * (side / 2)).T
-        self._offset = np.array(foot, np.float32) - np.array([0, 1], np.float32) @ self._matrix
+        matrix = (rotation(angle) * np.array([-1 if mirror else 1, 1], np.float32) * (side / 2)).T
+        self._frame = canvas.frame(matrix, np.array(foot, np.float32) - matrix[1])
         self._side = side
         self._codes, self._current = {}, None
         self._first_part_id, self._layer = first_part_id, first_layer
-        self.look, self._rng = look, rng
+        self.look = look
+        self.between, self.chance = dice.between, dice.chance
         self.parts: list[DrawnPart] = []
 
     @property
     def next_layer(self) -> int:
         return self._layer + 1
-
-    def between(self, low: float, high: float) -> float:
-        """A uniform draw."""
-        return low + (high - low) * self._rng.random()
-
-    def chance(self, probability: float) -> bool:
-        return self._rng.random() < probability
 
     def wants(self, option: str) -> bool:
         """Whether the optional part is drawn."""
@@ -93,14 +89,11 @@ class Pen:
 
     def fill(self, part: DrawnPart | None, outline, color=None) -> None:
         """Fills a polygon of the object's frame; the main colour comes with its pattern."""
-        self._canvas.fill(self._placed(outline), self._code(part, color))
+        self._canvas.fill(outline, self._code(part, color), self._frame)
 
     def stroke(self, part: DrawnPart | None, line, width: float, color=None) -> None:
         """Draws a line `width` wide, both in the object's frame."""
-        self._canvas.stroke(self._placed(line), width * self._side / 2, self._code(part, color))
-
-    def _placed(self, outline):
-        return outline @ self._matrix + self._offset
+        self._canvas.stroke(line, width * self._side / 2, self._code(part, color), self._frame)
 
     def _code(self, part, color) -> int:
         part_id = part.id if part else 0
@@ -134,7 +127,7 @@ class Pen:
         else:  # a party hat
             cone = points((-0.36 * width, 0.04 * width), (0, -0.8 * width), (0.36 * width, 0.04 * width))
             self.fill(hat, cone @ turn.T + base, self.look.trim)
-            stripe = points((-0.25 * width, -0.2 * width), (-0.17 * width, -0.38 * width), (0.25 * width, -0.1 * width), (0.3 * width, 0.04 * width))
+            stripe = points((-0.25, -0.2), (-0.17, -0.38), (0.25, -0.1), (0.3, 0.04)) * width
             self.fill(hat, stripe @ turn.T + base, band)
             self.fill(hat, ellipse(0, -0.8 * width, 0.12 * width, 0.12 * width) @ turn.T + base, PAPER)
 
@@ -142,8 +135,9 @@ class Pen:
         """A flag on a pole that stands at (x, y)."""
         flag, size = self.part("flag"), height * 0.5
         self.stroke(flag, points((x, y), (x, y - height)), 0.05, METAL)
-        cloth = [(x, y - height), (x - size * 0.5, y - height * 0.92), (x - size, y - height), (x - size, y - height * 0.52)]
-        self.fill(flag, points(*cloth, (x - size * 0.5, y - height * 0.44), (x, y - height * 0.52)), self.look.trim)
+        cloth = points((0, 1), (-0.5, 0.92), (-1, 1), (-1, 0.52), (-0.5, 0.44), (0, 0.52))
+        cloth = cloth * np.array([size, -height], np.float32) + np.array([x, y], np.float32)
+        self.fill(flag, cloth, self.look.trim)
 
     def wheel(self, x, y, radius) -> None:
         wheel = self.part("wheel")
@@ -160,6 +154,3 @@ class Pen:
     def smile(self, head: DrawnPart, x, y, width) -> None:
         line = arc(x, y - width * 0.5, width, width * 0.7, np.pi * 0.2, np.pi * 0.8, num=9)
         self.stroke(self.part("mouth", head), line, 0.07, INK)
-
-
-ACCENTS = tuple(COLORS.values())

@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 
 from input_pipeline.datasets.scenes.canvas import Canvas
+from input_pipeline.datasets.scenes.dice import Dice
+from input_pipeline.datasets.scenes.pen import shaded
 from input_pipeline.datasets.scenes.shapes import blob, box, ellipse, points
 
 # stuff class -> looks of (RGB, pattern, strength)
@@ -79,44 +81,39 @@ class Background:
     """
 
     canvas: Canvas
-    rng: np.random.Generator
+    dice: Dice
     segments: dict[str, int] = dataclasses.field(default_factory=dict)
     horizon: float = 0.4
 
     def __post_init__(self):
         self._codes, self._colors = {}, {}
-
-    def between(self, low: float, high: float) -> float:
-        return low + (high - low) * self.rng.random()
-
-    def chance(self, probability: float) -> bool:
-        return self.rng.random() < probability
+        self.between, self.chance = self.dice.between, self.dice.chance
 
     def area(self, name: str, outline) -> None:
         """Fills a polygon with a stuff class."""
         if name not in self._codes:
             self.segments[name] = len(self.segments) + 1
-            looks = LOOKS[name]
-            color, pattern, strength = looks[int(self.rng.integers(len(looks)))]
-            color = tuple(np.clip(np.array(color) * (1 + self.rng.uniform(-0.05, 0.05, 3)), 0, 255))
-            offset = (0.0, 0.0) if pattern == "shade" else tuple(self.rng.uniform(0, 0.25, 2))
+            color, pattern, strength = self.dice.pick(LOOKS[name])
+            color = self.dice.varied(color, 0.015 if name == "snow" else 0.05)
+            offset = (0.0, 0.0) if pattern == "shade" else (self.between(0, 0.25), self.between(0, 0.25))
             self._colors[name] = color
             self._codes[name] = self.canvas.paint(color, self.segments[name], 0, 0, pattern, strength, offset)
         self.canvas.fill(outline, self._codes[name])
 
     def detail(self, name: str, outlines, color=None, gain=1.0) -> None:
         """Marks of another colour within a stuff class that is already there."""
-        color = tuple(np.clip(np.array(self._colors[name] if color is None else color) * gain, 0, 255))
+        color = shaded(self._colors[name] if color is None else color, gain)
         code = self.canvas.paint(color, self.segments[name])
         for outline in outlines:
             self.canvas.fill(outline, code)
 
     def below(self, y: float, height: float = 0.0, waves: float = 1.0):
         """The polygon below a wavy line at `y`."""
-        x = np.linspace(0, 1, 25)
-        phase = self.rng.uniform(0, 2 * np.pi, 2)
-        line = y + height * (0.7 * np.sin(waves * 2 * np.pi * x + phase[0]) + 0.3 * np.sin(waves * 5 * np.pi * x + phase[1]))
-        line = np.stack([x, line], axis=1)
+        if not height:
+            return box(-0.01, y, 1.01, 1.01)
+        x, turn = np.linspace(-0.01, 1.01, 25), 2 * np.pi
+        long, short = turn * (waves * x + self.between(0, 1)), turn * (2.5 * waves * x + self.between(0, 1))
+        line = np.stack([x, y + height * (0.7 * np.sin(long) + 0.3 * np.sin(short))], axis=1)
         return np.concatenate([line, [[1.01, 1.01], [-0.01, 1.01]]]).astype(np.float32)
 
     # pieces of layouts
@@ -127,23 +124,22 @@ class Background:
             x, y, radius = self.between(0.1, 0.9), self.between(0.06, 0.2), self.between(0.05, 0.08)
             self.detail("sky", [ellipse(x, y, radius, radius)], (252, 236, 170))
         clouds = []
-        for _ in range(int(self.rng.integers(0, 4))):
+        for _ in range(self.dice.below(4)):
             x, y, w = self.between(0, 1), self.between(0.03, 0.3), self.between(0.07, 0.14)
             clouds.append(ellipse(x, y, w, w * 0.34))
             clouds.append(ellipse(x - w * 0.35, y - w * 0.18, w * 0.42, w * 0.34))
             clouds.append(ellipse(x + w * 0.25, y - w * 0.28, w * 0.46, w * 0.4))
         if clouds:
-            self.detail("sky", clouds, np.array(self._colors["sky"]) * 0.35 + np.array([255, 255, 255]) * 0.65)
+            self.detail("sky", clouds, gain=1.65)
 
     def mountains(self, foot: float) -> None:
         peaks, caps = [], []
-        for _ in range(int(self.rng.integers(2, 4))):
+        for _ in range(2 + self.dice.below(2)):
             x, y, half = self.between(0, 1), foot - self.between(0.16, 0.3), self.between(0.22, 0.36)
-            peaks.append(points((x - half, foot + 0.2), (x - 0.04, y + 0.015), (x, y), (x + 0.05, y + 0.02), (x + half, foot + 0.2)))
-            cut = 0.22
-            at = foot + 0.2 - y
-            left, right = x - half * cut, x + half * cut
-            caps.append(points((left, y + at * cut), (x, y), (right, y + at * cut), (x + 0.02, y + at * cut * 0.7), (x - 0.02, y + at * cut)))
+            peaks.append(points((x - half, foot + 0.2), (x, y), (x + half, foot + 0.2)))
+            edge, cut = y + 0.22 * (foot + 0.2 - y), 0.22 * half
+            zigzag = ((x + 0.5 * cut, edge - 0.012), (x + 0.2 * cut, edge + 0.01), (x - 0.4 * cut, edge - 0.016))
+            caps.append(points((x - cut, edge), (x, y), (x + cut, edge), *zigzag))
         for peak in peaks:
             self.area("mountain", peak)
         if self.chance(0.6):
@@ -156,7 +152,8 @@ class Background:
         height = self.between(0.16, 0.24)
         self.area("road", box(-0.01, y, 1.01, y + height))
         middle, start = y + height / 2, self.between(0, 0.1)
-        self.detail("road", [box(x, middle - 0.008, x + 0.09, middle + 0.008) for x in np.arange(start - 0.1, 1, 0.2)], _CREAM)
+        dashes = [box(x, middle - 0.008, x + 0.09, middle + 0.008) for x in np.arange(start - 0.1, 1, 0.2)]
+        self.detail("road", dashes, _CREAM)
 
     def road_away(self, y: float) -> None:
         x, foot = self.between(0.35, 0.65), self.between(0.25, 0.75)
@@ -167,8 +164,8 @@ class Background:
             far = near + 0.08 + near * 0.1
             near_x, far_x = x + (foot - x) * near, x + (foot - x) * far
             near_y, far_y = y + (1 - y) * near, y + (1 - y) * far
-            w = 0.004 + 0.014 * near
-            marks.append(points((near_x - w, near_y), (near_x + w, near_y), (far_x + w * 1.3, far_y), (far_x - w * 1.3, far_y)))
+            w, v = 0.004 + 0.014 * near, 0.005 + 0.018 * near
+            marks.append(points((near_x - w, near_y), (near_x + w, near_y), (far_x + v, far_y), (far_x - v, far_y)))
         self.detail("road", marks, _CREAM)
 
 
@@ -181,7 +178,8 @@ def meadow(bg: Background) -> None:
         bg.road_away(bg.horizon + 0.03)
     elif bg.chance(0.3):
         x, y, wide = bg.between(0.2, 0.8), bg.between(bg.horizon + 0.2, 0.9), bg.between(0.2, 0.34)
-        bg.area("water", blob((x - wide, y), (x - wide * 0.4, y - 0.08), (x + wide * 0.5, y - 0.06), (x + wide, y + 0.02), (x, y + 0.09)))
+        pond = ((-1, 0), (-0.4, -0.08), (0.5, -0.06), (1, 0.02), (0, 0.09))
+        bg.area("water", blob(*((x + wide * dx, y + dy) for dx, dy in pond)))
 
 
 def street(bg: Background) -> None:
@@ -244,16 +242,15 @@ def terrace(bg: Background) -> None:
     top = bg.horizon - bg.between(0.0, 0.14)
     bg.area("wall", box(-0.01, top, 1.01, 1.01))
     bg.detail("wall", [box(-0.01, top - 0.025, 1.01, top)], gain=0.85)
-    ground = ("floor", "grass", "sand", "snow")[int(bg.rng.integers(4))]
-    bg.area(ground, bg.below(bg.horizon + 0.1))
+    bg.area(bg.dice.pick(("floor", "grass", "sand", "snow")), bg.below(bg.horizon + 0.1))
 
 
 LAYOUTS = (meadow, street, beach, lake, winter, desert, room, terrace)
 
 
-def draw_background(canvas: Canvas, rng: np.random.Generator) -> Background:
+def draw_background(canvas: Canvas, dice: Dice) -> Background:
     """Fills the whole canvas with stuff."""
-    background = Background(canvas, rng)
-    background.horizon = background.between(0.34, 0.52)
-    LAYOUTS[int(rng.integers(len(LAYOUTS)))](background)
+    background = Background(canvas, dice)
+    background.horizon = dice.between(0.34, 0.52)
+    dice.pick(LAYOUTS)(background)
     return background

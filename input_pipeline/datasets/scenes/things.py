@@ -19,7 +19,11 @@ def car(pen: Pen) -> None:
     back = pen.between(-0.72, -0.6)
     if pen.wants("flag"):
         pen.flag(-0.56, 0.1, 1.0)
-    pen.fill(None, blob((-0.94, 0.3), (back - 0.06, 0.2), (-0.44, roof), (0.26, roof), (0.56, 0.18), (0.92, 0.3), (0.96, 0.66), (0.6, 0.76), (-0.6, 0.76), (-0.96, 0.66), steps=5))
+    outline = blob(
+        (-0.94, 0.3), (back - 0.06, 0.2), (-0.44, roof), (0.26, roof), (0.56, 0.18), (0.92, 0.3), (0.96, 0.66),
+        (0.6, 0.76), (-0.6, 0.76), (-0.96, 0.66), steps=5,
+    )
+    pen.fill(None, outline)
     pen.fill(None, box(-0.94, 0.56, 0.94, 0.76, 0.08), shaded(main, 0.72))
     pen.window(points((-0.56, 0.2), (-0.4, roof + 0.12), (-0.1, roof + 0.12), (-0.1, 0.2)))
     pen.window(points((0.0, 0.2), (0.0, roof + 0.12), (0.22, roof + 0.12), (0.42, 0.2)))
@@ -53,7 +57,10 @@ def boat(pen: Pen) -> None:
     accent, height = pen.look.accent, pen.between(-0.96, -0.8)
     pen.stroke(pen.part("mast"), points((-0.04, 0.5), (-0.04, height)), 0.08, WOOD)
     belly = pen.between(0.0, 0.14)
-    pen.fill(pen.part("sail"), blob((0.04, height + 0.1), (0.42 + belly, -0.1), (0.76, 0.36), (0.04, 0.36), steps=4), accent)
+    outline = blob(
+        (0.04, height + 0.1), (0.42 + belly, -0.1), (0.76, 0.36), (0.04, 0.36), steps=4,
+    )
+    pen.fill(pen.part("sail"), outline, accent)
     if pen.chance(0.7):
         pen.fill(pen.part("sail"), points((-0.12, height + 0.24), (-0.12, 0.36), (-0.62, 0.36)), shaded(accent, 1.3))
     if pen.wants("flag"):
@@ -68,12 +75,19 @@ def boat(pen: Pen) -> None:
 
 def airplane(pen: Pen) -> None:
     """From the side, in flight: a long body, wings swept back with engines, a tail fin, a row of windows."""
-    main, accent = pen.look.main, pen.look.accent
-    pen.fill(pen.part("wing"), points((0.12, -0.08), (-0.3, -0.56), (-0.46, -0.56), (-0.22, -0.02)), shaded(accent, 0.75))
+    accent = pen.look.accent
+    outline = points(
+        (0.12, -0.08), (-0.3, -0.56), (-0.46, -0.56), (-0.22, -0.02),
+    )
+    pen.fill(pen.part("wing"), outline, shaded(accent, 0.75))
     tail = pen.part("tail")
     pen.fill(tail, points((-0.5, -0.1), (-0.82, -0.64), (-1.0, -0.64), (-0.9, 0.0)), accent)
     body, fat = pen.part("body"), pen.between(0.22, 0.28)
-    pen.fill(body, blob((-0.96, -0.1), (-0.5, -fat), (0.4, -fat), (0.8, -0.17), (1.0, 0.06), (0.76, 0.2), (0.2, fat), (-0.4, 0.2)))
+    outline = blob(
+        (-0.96, -0.1), (-0.5, -fat), (0.4, -fat), (0.8, -0.17), (1.0, 0.06), (0.76, 0.2), (0.2, fat),
+        (-0.4, 0.2),
+    )
+    pen.fill(body, outline)
     pen.fill(body, blob((0.68, -0.15), (0.84, -0.06), (0.7, -0.02), (0.62, -0.04), steps=4), INK)
     pen.fill(tail, points((-0.6, 0.0), (-0.98, 0.12), (-0.86, 0.2), (-0.5, 0.08)), shaded(accent, 0.75))
     for x in (-0.4, -0.14, 0.12, 0.38):
@@ -86,7 +100,7 @@ def airplane(pen: Pen) -> None:
 
 def house(pen: Pen) -> None:
     """From the front: a gabled or hipped roof, a door, one or two windows, a chimney."""
-    main, accent = pen.look.main, pen.look.accent
+    accent = pen.look.accent
     ridge, wide = pen.between(-0.96, -0.8), pen.between(0.66, 0.78)
     if pen.wants("chimney"):
         pen.fill(pen.part("chimney"), box(0.32, -0.92, 0.54, -0.3), shaded(pen.look.trim, 0.85))
@@ -115,10 +129,15 @@ def tree(pen: Pen) -> None:
     bark = (120, 84, 60) if pen.chance(0.6) else (134, 122, 116)
     pen.fill(pen.part("trunk"), points((-0.2, 1.0), (-0.12 + lean, 0.1), (0.12 + lean, 0.1), (0.2, 1.0)), bark)
     crown = pen.part("crown")
-    if pen.chance(0.65):
-        wide = pen.between(0.88, 1.0)
-        pen.fill(crown, blob((-0.8 * wide, 0.1), (-0.84 * wide, -0.36), (-0.46, -0.78), (0.06, -0.94), (0.56, -0.72), (0.86 * wide, -0.3), (0.74 * wide, 0.14), (0.3, 0.32), (-0.36, 0.34)))
-        pen.fill(crown, blob((-0.56, -0.3), (-0.3, -0.64), (0.1, -0.74), (0.02, -0.5), (-0.34, -0.2)), shaded(main, 1.25))
+    if pen.chance(0.65):  # round, of leafy lobes
+        bumps, turn = 8 + int(pen.between(0, 3)), pen.between(0, 2 * pi)
+        rim = []
+        for i in range(2 * bumps):
+            angle, reach = turn + pi * i / bumps, 0.96 if i % 2 else 0.8
+            rim.append((0.92 * reach * cos(angle), -0.3 + 0.68 * reach * sin(angle)))
+        pen.fill(crown, blob(*rim, steps=4))
+        for x, y in ((-0.36, -0.5), (0.12, -0.62), (0.44, -0.28), (-0.5, -0.1), (0.0, -0.16)):
+            pen.stroke(crown, arc(x, y, 0.13, 0.1, pi, 2 * pi, num=7), 0.06, shaded(main, 0.8))
         spots = ((-0.5, 0.0), (-0.05, -0.28), (0.42, 0.02), (0.5, -0.46), (-0.06, 0.14))
     else:
         for y, wide in ((0.42, 0.76), (0.02, 0.6), (-0.4, 0.44)):
@@ -150,9 +169,16 @@ def mushroom(pen: Pen) -> None:
     """A broad cap, often spotted, on a thick pale stem."""
     high, fat = pen.between(-0.9, -0.7), pen.between(0.22, 0.3)
     stem = pen.part("stem")
-    pen.fill(stem, blob((-fat, 0.1), (-fat, 0.6), (-fat - 0.12, 0.96), (fat + 0.12, 0.96), (fat, 0.6), (fat, 0.1), steps=5), CREAM)
+    outline = blob(
+        (-fat, 0.1), (-fat, 0.6), (-fat - 0.12, 0.96), (fat + 0.12, 0.96), (fat, 0.6), (fat, 0.1), steps=5,
+    )
+    pen.fill(stem, outline, CREAM)
     cap = pen.part("cap")
-    pen.fill(cap, blob((-0.96, 0.14), (-0.8, -0.34), (-0.36, high + 0.1), (0, high), (0.36, high + 0.1), (0.8, -0.34), (0.96, 0.14), (0.5, 0.28), (0, 0.32), (-0.5, 0.28)))
+    outline = blob(
+        (-0.96, 0.14), (-0.8, -0.34), (-0.36, high + 0.1), (0, high), (0.36, high + 0.1), (0.8, -0.34),
+        (0.96, 0.14), (0.5, 0.28), (0, 0.32), (-0.5, 0.28),
+    )
+    pen.fill(cap, outline)
     if pen.wants("spot"):
         for x, y, radius in ((-0.56, -0.1, 0.14), (-0.1, -0.44, 0.17), (0.2, 0.0, 0.13), (0.6, -0.2, 0.14)):
             pen.fill(pen.part("spot", cap), ellipse(x, y, radius, radius * 0.85), shaded(pen.look.accent, 1.3))
@@ -166,7 +192,8 @@ def umbrella(pen: Pen) -> None:
     canopy, arch = pen.part("canopy"), 0.12
     dome = arc(0, -0.02, 0.98, 0.76, 0, -pi)
     edges = (-0.98, -0.36, 0.36, 0.98)
-    scallops = [arc((a + b) / 2, -0.02, (b - a) / 2, arch, pi, 2 * pi, num=7) for a, b in zip(edges, edges[1:], strict=False)]
+    spans = zip(edges, edges[1:], strict=False)
+    scallops = [arc((a + b) / 2, -0.02, (b - a) / 2, arch, pi, 2 * pi, num=7) for a, b in spans]
     pen.fill(canopy, np.concatenate([dome, *scallops]))
     if pen.chance(0.6):
         panel = np.concatenate([points((0, -0.78)), scallops[1]])
@@ -181,10 +208,20 @@ def rocket(pen: Pen) -> None:
     pen.fill(flame, blob((-0.22, 0.56), (-0.12, 0.84), (0, burn), (0.12, 0.84), (0.22, 0.56), steps=4), (248, 150, 50))
     pen.fill(flame, blob((-0.1, 0.56), (0, burn - 0.16), (0.1, 0.56), steps=4), (252, 224, 110))
     for side in (-1, 1):
-        pen.fill(pen.part("fin"), points((side * 0.28, 0.1), (side * 0.64, 0.5), (side * 0.64, 0.76), (side * 0.26, 0.56)), accent)
+        outline = points(
+            (side * 0.28, 0.1), (side * 0.64, 0.5), (side * 0.64, 0.76), (side * 0.26, 0.56),
+        )
+        pen.fill(pen.part("fin"), outline, accent)
     body = pen.part("body")
-    pen.fill(body, blob((0, -0.94), (0.24, -0.6), (0.36, -0.1), (0.34, 0.3), (0.24, 0.6), (-0.24, 0.6), (-0.34, 0.3), (-0.36, -0.1), (-0.24, -0.6)))
-    pen.fill(pen.part("nose"), blob((0, -0.97), (0.12, -0.8), (0.25, -0.54), (0, -0.5), (-0.25, -0.54), (-0.12, -0.8)), accent)
+    outline = blob(
+        (0, -0.94), (0.24, -0.6), (0.36, -0.1), (0.34, 0.3), (0.24, 0.6), (-0.24, 0.6), (-0.34, 0.3),
+        (-0.36, -0.1), (-0.24, -0.6),
+    )
+    pen.fill(body, outline)
+    outline = blob(
+        (0, -0.97), (0.12, -0.8), (0.25, -0.54), (0, -0.5), (-0.25, -0.54), (-0.12, -0.8),
+    )
+    pen.fill(pen.part("nose"), outline, accent)
     for y in (-0.24, 0.16)[: 1 + int(pen.chance(0.5))]:
         pen.window(ellipse(0, y, 0.15, 0.15))
     pen.fill(body, box(-0.28, 0.46, 0.28, 0.58), shaded(main, 0.7))

@@ -50,8 +50,6 @@ UNSEEN_COLORS = {name: tuple(COLORS)[(3 * i + 2) % len(COLORS)] for i, name in e
 # parts which `train` and `val` show on other classes only
 UNSEEN_PARTS = {"bird": "hat", "car": "flag", "boat": "window", "turtle": "spot"}
 
-SIZES = ("small", "large")
-
 # RGB of the classes in pictures of label maps
 CLASS_COLORS = {
     "dog": (230, 25, 75),
@@ -91,16 +89,14 @@ def vocabulary() -> Vocabulary:
     """
     names = (*OBJECTS, *STUFF)
     parts = []
-    for object_id, (name, tree) in enumerate(OBJECTS.items()):
+    for object_id, tree in enumerate(OBJECTS.values()):
         for part, subparts in tree.items():
             parent = len(parts)
             parts.append(Part(object_id, part))
             parts.extend(Part(object_id, subpart, parent) for subpart in subparts)
     unseen = tuple(names.index(name) for name in UNSEEN_OBJECTS)
     unseen_parts = tuple(
-        i
-        for i, part in enumerate(parts)
-        if part.object in unseen or UNSEEN_PARTS.get(names[part.object]) == part.name
+        i for i, part in enumerate(parts) if part.object in unseen or UNSEEN_PARTS.get(names[part.object]) == part.name
     )
     return Vocabulary(
         names=names,
