@@ -38,8 +38,9 @@ def run(config, workdir, make_data, *, strict_resume=False, task=None):
         data = make_data(config)
         task = task or systems.make_task(config)
         _check_first_batch(task, data)
-        prepare_recipes(config, workdir, make_data)
-        initialize.check(config, init_shapes(task)[0], workdir)
+        if Checkpoints(f"{workdir}/checkpoints", read_only=True).latest_step() is None:  # what it started from may be gone
+            prepare_recipes(config, workdir, make_data)
+            initialize.check(config, init_shapes(task)[0], workdir)
         write_json(f"{workdir}/config.json", to_json(config))
         mesh = sharding.make_mesh(config.mesh)
         with sharding.using(mesh), Checkpoints(f"{workdir}/checkpoints", keep=config.train.keep) as checkpoints:
