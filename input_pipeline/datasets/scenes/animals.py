@@ -4,7 +4,7 @@ from math import cos, pi, sin
 
 import numpy as np
 
-from input_pipeline.datasets.scenes.pen import INK, METAL, PAPER, Pen, shaded
+from input_pipeline.datasets.scenes.pen import INK, PAPER, Pen, shaded
 from input_pipeline.datasets.scenes.shapes import arc, blob, box, curve, ellipse, limb, points
 
 
@@ -67,7 +67,7 @@ def cat(pen: Pen) -> None:
 def bird(pen: Pen) -> None:
     """From the side: a round breast, a beak, a wing folded or raised, two thin legs."""
     main, accent = pen.look.main, pen.look.accent
-    raised, beak = pen.chance(0.4), (240, 164, 52)
+    raised, beak = pen.chance(0.4), pen.horn
     for x in (-0.06, 0.16):
         leg = pen.part("leg")
         pen.stroke(leg, points((x, 0.5), (x, 0.95), (x + 0.16, 0.97)), 0.07, beak)
@@ -156,9 +156,9 @@ def butterfly(pen: Pen) -> None:
                 pen.fill(pen.part("spot", wing), ellipse(x * side, y, radius, radius), accent)
     for side in (-1, 1):
         pen.stroke(pen.part("antenna"), curve((0, -0.5), (side * 0.12, -0.84), (side * 0.32, -0.96)), 0.05, INK)
-    pen.fill(pen.part("body"), ellipse(0, 0.08, 0.1, 0.52), (92, 74, 66))
+    pen.fill(pen.part("body"), ellipse(0, 0.08, 0.1, 0.52), shaded(pen.wood, 0.7))
     head = pen.part("head")
-    pen.fill(head, ellipse(0, -0.48, 0.15, 0.15), (92, 74, 66))
+    pen.fill(head, ellipse(0, -0.48, 0.15, 0.15), shaded(pen.wood, 0.7))
     for side in (-1, 1):
         pen.eye(head, side * 0.08, -0.52, 0.055, gaze=0.0)
 
@@ -190,12 +190,12 @@ def robot(pen: Pen) -> None:
     main, accent = pen.look.main, pen.look.accent
     for side in (-1, 1):
         leg = pen.part("leg")
-        pen.fill(leg, box(side * 0.26 - 0.11, 0.5, side * 0.26 + 0.11, 0.88), METAL)
+        pen.fill(leg, box(side * 0.26 - 0.11, 0.5, side * 0.26 + 0.11, 0.88), pen.metal)
         pen.fill(leg, box(side * 0.3 - 0.19, 0.82, side * 0.3 + 0.19, 1.0, 0.07), accent)
     for side in (-1, 1):
         arm, angle = pen.part("arm"), pen.between(-0.9, 1.1)
         x, y = side * (0.52 + 0.42 * cos(angle)), 0.0 + 0.42 * sin(angle)
-        pen.stroke(arm, points((side * 0.5, 0.0), (x, y)), 0.15, METAL)
+        pen.stroke(arm, points((side * 0.5, 0.0), (x, y)), 0.15, pen.metal)
         pen.fill(arm, ellipse(x, y, 0.14, 0.14), accent)
     body, wide = pen.part("body"), pen.between(0.46, 0.54)
     pen.fill(body, box(-wide, -0.16, wide, 0.6, 0.1))
@@ -205,9 +205,9 @@ def robot(pen: Pen) -> None:
     head, wide = pen.part("head"), pen.between(0.38, 0.46)
     if not pen.wants("hat"):
         antenna = pen.part("antenna", head)
-        pen.stroke(antenna, points((0, -0.7), (0, -0.92)), 0.06, METAL)
+        pen.stroke(antenna, points((0, -0.7), (0, -0.92)), 0.06, pen.metal)
         pen.fill(antenna, ellipse(0, -0.93, 0.08, 0.08), pen.look.trim)
-    pen.fill(head, box(-0.12, -0.26, 0.12, -0.1), METAL)
+    pen.fill(head, box(-0.12, -0.26, 0.12, -0.1), pen.metal)
     pen.fill(head, box(-wide, -0.74, wide, -0.22, 0.1))
     for side in (-1, 1):
         pen.eye(head, side * 0.19, -0.54, 0.11, gaze=0.0)

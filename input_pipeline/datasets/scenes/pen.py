@@ -10,9 +10,13 @@ from input_pipeline.datasets.scenes.vocabulary import part_ids
 
 INK = (40, 38, 46)
 PAPER = (250, 250, 248)
-GLASS = (188, 222, 238)
-TYRE = (66, 64, 74)
-METAL = (176, 182, 192)
+# materials come in several tones, so that a patch of glass or wood does not name the object
+GLASS = ((188, 222, 238), (214, 232, 216), (236, 226, 186), (150, 176, 206), (96, 112, 140))
+TYRE = ((66, 64, 74), (96, 88, 86), (44, 52, 84), (132, 128, 134))
+METAL = ((176, 182, 192), (206, 196, 170), (134, 140, 156), (228, 228, 232))
+WOOD = ((150, 108, 72), (120, 84, 60), (134, 122, 116), (186, 150, 104), (98, 76, 84))
+LEAF = ((98, 158, 84), (62, 116, 84), (150, 172, 80), (116, 150, 136))
+HORN = ((240, 164, 52), (236, 120, 84), (250, 210, 90), (110, 104, 112))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +74,9 @@ class Pen:
         self._first_part_id, self._layer = first_part_id, first_layer
         self.look = look
         self.between, self.chance = dice.between, dice.chance
+        self.glass, self.tyre, self.metal, self.wood, self.leaf, self.horn = (
+            dice.pick(tones) for tones in (GLASS, TYRE, METAL, WOOD, LEAF, HORN)
+        )
         self.parts: list[DrawnPart] = []
 
     @property
@@ -134,18 +141,18 @@ class Pen:
     def flag(self, x, y, height) -> None:
         """A flag on a pole that stands at (x, y)."""
         flag, size = self.part("flag"), height * 0.5
-        self.stroke(flag, points((x, y), (x, y - height)), 0.05, METAL)
+        self.stroke(flag, points((x, y), (x, y - height)), 0.05, self.metal)
         cloth = points((0, 1), (-0.5, 0.92), (-1, 1), (-1, 0.52), (-0.5, 0.44), (0, 0.52))
         cloth = cloth * np.array([size, -height], np.float32) + np.array([x, y], np.float32)
         self.fill(flag, cloth, self.look.trim)
 
     def wheel(self, x, y, radius) -> None:
         wheel = self.part("wheel")
-        self.fill(wheel, ellipse(x, y, radius, radius), TYRE)
-        self.fill(self.part("hub", wheel), ellipse(x, y, radius * 0.5, radius * 0.5), METAL)
+        self.fill(wheel, ellipse(x, y, radius, radius), self.tyre)
+        self.fill(self.part("hub", wheel), ellipse(x, y, radius * 0.5, radius * 0.5), self.metal)
 
     def window(self, outline) -> None:
-        self.fill(self.part("window"), outline, GLASS)
+        self.fill(self.part("window"), outline, self.glass)
 
     def tail_line(self, *pairs, width) -> None:
         """A tail as a smooth line through (x, y) pairs."""

@@ -5,12 +5,10 @@ from math import cos, pi, sin
 import numpy as np
 
 from input_pipeline.datasets.scenes import animals
-from input_pipeline.datasets.scenes.pen import GLASS, INK, METAL, PAPER, Pen, shaded
+from input_pipeline.datasets.scenes.pen import INK, PAPER, Pen, shaded
 from input_pipeline.datasets.scenes.shapes import arc, blob, box, curve, ellipse, limb, points
 
-WOOD = (150, 108, 72)
-LEAF = (98, 158, 84)
-CREAM = (246, 232, 206)
+CREAM = ((246, 232, 206), (232, 214, 196), (250, 246, 238), (214, 196, 176))
 
 
 def car(pen: Pen) -> None:
@@ -45,8 +43,8 @@ def bus(pen: Pen) -> None:
     pen.window(box(0.66, top + 0.16, 0.97, 0.24, 0.05))
     door = pen.part("door")
     pen.fill(door, box(0.26, top + 0.14, 0.58, 0.74, 0.03), shaded(main, 0.6))
-    pen.fill(door, box(0.3, top + 0.2, 0.4, 0.62), GLASS)
-    pen.fill(door, box(0.44, top + 0.2, 0.54, 0.62), GLASS)
+    pen.fill(door, box(0.3, top + 0.2, 0.4, 0.62), pen.glass)
+    pen.fill(door, box(0.44, top + 0.2, 0.54, 0.62), pen.glass)
     pen.fill(pen.part("light"), ellipse(0.92, 0.58, 0.07, 0.08), (252, 238, 160))
     for x in (-0.56, 0.7):
         pen.wheel(x, 0.78, 0.21)
@@ -54,15 +52,15 @@ def bus(pen: Pen) -> None:
 
 def boat(pen: Pen) -> None:
     """From the side: a hull, a mast, one or two sails."""
-    accent, height = pen.look.accent, pen.between(-0.96, -0.8)
-    pen.stroke(pen.part("mast"), points((-0.04, 0.5), (-0.04, height)), 0.08, WOOD)
+    sail, height = shaded(pen.look.accent, 1.6), pen.between(-0.96, -0.8)  # pale: the hull is what gives a boat its colour
+    pen.stroke(pen.part("mast"), points((-0.04, 0.5), (-0.04, height)), 0.08, pen.wood)
     belly = pen.between(0.0, 0.14)
     outline = blob(
         (0.04, height + 0.1), (0.42 + belly, -0.1), (0.76, 0.36), (0.04, 0.36), steps=4,
     )
-    pen.fill(pen.part("sail"), outline, accent)
+    pen.fill(pen.part("sail"), outline, sail)
     if pen.chance(0.7):
-        pen.fill(pen.part("sail"), points((-0.12, height + 0.24), (-0.12, 0.36), (-0.62, 0.36)), shaded(accent, 1.3))
+        pen.fill(pen.part("sail"), points((-0.12, height + 0.24), (-0.12, 0.36), (-0.62, 0.36)), shaded(sail, 0.92))
     if pen.wants("flag"):
         pen.flag(-0.04, height + 0.3, 0.52)
     hull = pen.part("hull")
@@ -94,7 +92,7 @@ def airplane(pen: Pen) -> None:
         pen.window(ellipse(x, -0.08, 0.07, 0.085))
     wing, sweep = pen.part("wing"), pen.between(-0.1, 0.06)
     for x in (-0.14, 0.1):
-        pen.fill(pen.part("engine", wing), box(x - 0.12 + sweep * 0.4, 0.42, x + 0.18 + sweep * 0.4, 0.6, 0.08), METAL)
+        pen.fill(pen.part("engine", wing), box(x - 0.12 + sweep * 0.4, 0.42, x + 0.18 + sweep * 0.4, 0.6, 0.08), pen.metal)
     pen.fill(wing, points((0.3, 0.08), (-0.18 + sweep, 0.84), (-0.44 + sweep, 0.84), (-0.2, 0.08)), accent)
 
 
@@ -112,12 +110,12 @@ def house(pen: Pen) -> None:
     left = pen.chance(0.5)
     x = (-wide + 0.14) if left else -0.19
     door = pen.part("door")
-    pen.fill(door, box(x, 0.36, x + 0.38, 1.0), shaded(WOOD, 0.85))
+    pen.fill(door, box(x, 0.36, x + 0.38, 1.0), shaded(pen.wood, 0.85))
     pen.fill(pen.part("handle", door), ellipse(x + 0.3, 0.7, 0.055, 0.055), (250, 214, 90))
     panes = ((x + 0.5, x + 0.9),) if left else ((-wide + 0.08, -0.29), (0.27, wide - 0.08))
     for x0, x1 in panes:
         window = pen.part("window")
-        pen.fill(window, box(x0, 0.1, x1, 0.52), GLASS)
+        pen.fill(window, box(x0, 0.1, x1, 0.52), pen.glass)
         middle = (x0 + x1) / 2
         pen.stroke(window, points((middle, 0.12), (middle, 0.5)), 0.05, PAPER)
         pen.stroke(window, points((x0, 0.31), (x1, 0.31)), 0.05, PAPER)
@@ -126,16 +124,14 @@ def house(pen: Pen) -> None:
 def tree(pen: Pen) -> None:
     """A trunk under a round crown or a fir's tiers."""
     main, lean = pen.look.main, pen.between(-0.08, 0.08)
-    bark = (120, 84, 60) if pen.chance(0.6) else (134, 122, 116)
-    pen.fill(pen.part("trunk"), points((-0.2, 1.0), (-0.12 + lean, 0.1), (0.12 + lean, 0.1), (0.2, 1.0)), bark)
+    pen.fill(pen.part("trunk"), points((-0.2, 1.0), (-0.12 + lean, 0.1), (0.12 + lean, 0.1), (0.2, 1.0)), pen.wood)
     crown = pen.part("crown")
     if pen.chance(0.65):  # round, of leafy lobes
-        bumps, turn = 8 + int(pen.between(0, 3)), pen.between(0, 2 * pi)
-        rim = []
-        for i in range(2 * bumps):
-            angle, reach = turn + pi * i / bumps, 0.96 if i % 2 else 0.8
-            rim.append((0.92 * reach * cos(angle), -0.3 + 0.68 * reach * sin(angle)))
-        pen.fill(crown, blob(*rim, steps=4))
+        lobes, turn = 8 + int(pen.between(0, 3)), pen.between(0, 2 * pi)
+        pen.fill(crown, ellipse(0, -0.3, 0.66, 0.46))
+        for i in range(lobes):
+            angle, radius = turn + 2 * pi * i / lobes, pen.between(0.22, 0.28)
+            pen.fill(crown, ellipse(0.64 * cos(angle), -0.3 + 0.42 * sin(angle), radius, radius * 0.9, num=14))
         for x, y in ((-0.36, -0.5), (0.12, -0.62), (0.44, -0.28), (-0.5, -0.1), (0.0, -0.16)):
             pen.stroke(crown, arc(x, y, 0.13, 0.1, pi, 2 * pi, num=7), 0.06, shaded(main, 0.8))
         spots = ((-0.5, 0.0), (-0.05, -0.28), (0.42, 0.02), (0.5, -0.46), (-0.06, 0.14))
@@ -150,7 +146,7 @@ def tree(pen: Pen) -> None:
 
 def flower(pen: Pen) -> None:
     """A blossom of five to eight petals about a center, on a stem with two leaves."""
-    bend, green = pen.between(-0.12, 0.12), shaded(LEAF, pen.between(0.8, 1.1))
+    bend, green = pen.between(-0.12, 0.12), shaded(pen.leaf, pen.between(0.8, 1.1))
     pen.stroke(pen.part("stem"), curve((0, 0.98), (bend, 0.5), (0, -0.1)), 0.11, green)
     for side, y in ((-1, 0.72), (1, 0.58)):
         rise = pen.between(0.16, 0.3)
@@ -172,7 +168,7 @@ def mushroom(pen: Pen) -> None:
     outline = blob(
         (-fat, 0.1), (-fat, 0.6), (-fat - 0.12, 0.96), (fat + 0.12, 0.96), (fat, 0.6), (fat, 0.1), steps=5,
     )
-    pen.fill(stem, outline, CREAM)
+    pen.fill(stem, outline, CREAM[int(pen.between(0, len(CREAM)))])
     cap = pen.part("cap")
     outline = blob(
         (-0.96, 0.14), (-0.8, -0.34), (-0.36, high + 0.1), (0, high), (0.36, high + 0.1), (0.8, -0.34),
@@ -187,8 +183,8 @@ def mushroom(pen: Pen) -> None:
 def umbrella(pen: Pen) -> None:
     """Open: a scalloped canopy in panels, a hooked handle, a tip."""
     main, accent = pen.look.main, pen.look.accent
-    pen.stroke(pen.part("handle"), curve((0, -0.2), (0, 0.4), (0, 0.78), (0.14, 0.95), (0.3, 0.78)), 0.09, WOOD)
-    pen.fill(pen.part("tip"), limb(0, -0.7, 0, -0.92, 0.12, 0.08), METAL)
+    pen.stroke(pen.part("handle"), curve((0, -0.2), (0, 0.4), (0, 0.78), (0.14, 0.95), (0.3, 0.78)), 0.09, pen.wood)
+    pen.fill(pen.part("tip"), limb(0, -0.7, 0, -0.92, 0.12, 0.08), pen.metal)
     canopy, arch = pen.part("canopy"), 0.12
     dome = arc(0, -0.02, 0.98, 0.76, 0, -pi)
     edges = (-0.98, -0.36, 0.36, 0.98)
