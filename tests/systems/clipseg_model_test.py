@@ -132,7 +132,7 @@ def test_parameters_of_released_decoders(name):
 
 
 def flops(model, method, *inputs):
-    """Of the program as it is traced, so that even work whose result nothing uses counts."""
+    """Of a method's program, at the model's own size of images where parameters depend on it."""
     shapes = shapes_of(model, model.clip["image_size"])
     lowered = jax.jit(lambda p, *x: model.apply({"params": p}, *x, method=method)).lower(shapes, *inputs)
     return lowered.cost_analysis()["flops"]
@@ -148,6 +148,23 @@ def test_nothing_after_the_last_tap_runs():
     products = 10 * 2 * tokens * (12 * width**2 + 2 * tokens * width) + 2 * (tokens - 1) * width * width
     assert products < work < 1.03 * products  # 3%: norms, softmax, activations, and three layers of width 64
     assert flops(model, "encode_prompt_image", image) > 1.15 * work
+
+
+def test_blocks_after_the_last_tap_are_not_called():
+    """A compiler drops unused work, a model that is not compiled would do it."""
+    model, params, called = build(), params_of(), []
+
+    def note(call, args, kwargs, context):
+        if context.method_name == "__call__":
+            called.append("/".join(context.module.path))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        model.apply({"params": params}, image_of(), method="encode_image")
+    blocks = {path for path in called if re.search(r"block_\d+$", path)}
+    assert blocks == {f"clip/visual/block_{i}" for i in range(NUM_BLOCKS_RUN)}
+    assert "clip/visual/ln_pre" in called
+    assert not {"clip/visual/ln_post", "clip/visual/proj"} & set(called)
 
 
 def test_a_scan_stops_at_the_last_tap():
@@ -236,6 +253,10 @@ def test_bfloat16_is_close_to_float32():
     params, image, token_ids = params_of(), image_of(), tokens_of(2)
     half = build(dtype=jnp.bfloat16)
     assert all(x.dtype == jnp.bfloat16 for x in apply(half, params, image, method="encode_image").tokens)
+    products = [
+        line for line in compiled(half).lower(params, image, token_ids).as_text().splitlines() if "dot_general" in line
+    ]
+    assert len(products) > 50 and not any("xf32>" in line.split(" : ")[-1] for line in products)
     found = apply(half, params, image, token_ids)
     expected = apply(build(), params, image, token_ids)
     assert_close(found, expected, 0.05)
