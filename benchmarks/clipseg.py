@@ -153,7 +153,7 @@ def run(pairs):
             "cached": lambda cond=cond: ours.segment_cached(image, cond),
         }
         # 16 prompts take `transformers` 16 encodes: fewer pairs there.
-        seconds = paired.interleave(programs, pairs if num_prompts < 16 else max(5, pairs // 3))
+        seconds = paired.interleave(programs, pairs if num_prompts < 16 else max(5, pairs // 2))
         name = f"1 image x {num_prompts} prompts"
         cases[name] = paired.ratio(seconds["theirs"], seconds["ours"])
         cases[f"{name}, cached"] = paired.ratio(seconds["theirs"], seconds["cached"])

@@ -15,6 +15,7 @@ import statistics
 import time
 from pathlib import Path
 
+from benchmarks import paired
 from input_pipeline import loader
 from input_pipeline.module import DataModule
 from jaxseg.config import load_config
@@ -62,17 +63,9 @@ def run(config, seconds):
         "first_epoch": first,
         "later_epochs": measure(batches, seconds),
         "cpus": os.cpu_count(),
-        "processor": _processor(),
+        "processor": paired.processor(),
         "python": platform.python_version(),
     }
-
-
-def _processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def main():
