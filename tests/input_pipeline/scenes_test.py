@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from input_pipeline.datasets.scenes import builder as scenes_builder
-from input_pipeline.datasets.scenes import prepare, to_example, vocabulary
+from input_pipeline.datasets.scenes import prepare, to_example, vocabulary, workers
 from input_pipeline.datasets.scenes.composition import SPLITS, draw_scene
 from input_pipeline.datasets.scenes.vocabulary import (
     COLORS,
@@ -221,7 +221,7 @@ def test_builder_draws_once_and_reads_at_random(tmp_path, monkeypatch):
         return draw_scene(split, index, size)
 
     monkeypatch.setattr(scenes_builder, "num_examples", lambda size: dict.fromkeys(SPLITS, 3))
-    monkeypatch.setattr(scenes_builder, "draw_scene", counted)
+    monkeypatch.setattr(workers, "draw_scene", counted)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         builder, _ = pool.map(lambda _: prepare("scenes/64", tmp_path), range(2))
     assert sorted(drawings) == sorted((split, index) for split in SPLITS for index in range(3))
@@ -257,11 +257,22 @@ def test_a_stopped_drawing_leaves_no_data(tmp_path, monkeypatch):
 
     monkeypatch.setattr(scenes_builder, "num_examples", lambda size: dict.fromkeys(SPLITS, 1))
     with monkeypatch.context() as patch:
-        patch.setattr(scenes_builder, "draw_scene", stopped)
+        patch.setattr(workers, "draw_scene", stopped)
         with pytest.raises(KeyboardInterrupt):
             prepare("scenes/64", tmp_path)
     assert not [path for path in (tmp_path / "scenes" / "64").glob("*") if not path.name.startswith("incomplete")]
     assert len(prepare("scenes/64", tmp_path).as_data_source("test_unseen_objects")) == 1
+
+
+def plain(features):
+    return repr({k: v.getvalue() if hasattr(v, "getvalue") else v for k, v in features.items()})
+
+
+def test_several_processes_draw_the_same():
+    together = list(map(plain, workers.draw_all("val", 5, SIZE, num_processes=2)))
+    assert together == list(map(plain, workers.draw_all("val", 5, SIZE, num_processes=1)))
+    with pytest.raises(RuntimeError, match="the process that draws valley/000000 ended early"):
+        next(workers.draw_all("valley", 5, SIZE, num_processes=2))
 
 
 @pytest.mark.parametrize("name", ["scenes/97", "scenes", "coco/96"])

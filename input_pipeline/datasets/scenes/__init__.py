@@ -7,13 +7,14 @@
 `python -m input_pipeline.datasets.scenes --out=scenes.png` shows what it looks like.
 """
 
+from input_pipeline.datasets.scenes.storage import to_example
 from input_pipeline.datasets.scenes.vocabulary import vocabulary
 
 __all__ = ["prepare", "to_example", "vocabulary"]
 
 
 def __getattr__(name: str):
-    if name in ("prepare", "to_example", "IMAGE_SIZES"):  # these import TensorFlow; drawing does not
+    if name in ("prepare", "IMAGE_SIZES"):  # these import TensorFlow; drawing does not
         from input_pipeline.datasets.scenes import builder
 
         return getattr(builder, name)
