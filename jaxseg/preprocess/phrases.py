@@ -9,7 +9,7 @@ from jaxseg.text import templates as prompt_templates
 
 
 @register(draws=True)
-def phrases(num, negatives=0.0, templates="plain", expressions=0.0):
+def phrases(num, negatives=0.0, templates="plain", expressions=0.0, things=None):
     """Draws `num` prompts with their masks: `phrases`, `mask` and `mask_valid` float32 [num, H, W] at the labels' size.
 
     Args:
@@ -17,6 +17,8 @@ def phrases(num, negatives=0.0, templates="plain", expressions=0.0):
         negatives: share of prompts that name what is absent, with an empty mask.
         templates: set of sentences, one drawn per prompt (text/templates.py).
         expressions: share of the present prompts that are the example's own referring expressions.
+        things: share of the other prompts that name things, where there are things and stuff to choose from; None: as they
+            occur. Stuff covers most of an image, so that a loss over pixels alone hardly asks for things.
 
     `mask_valid` is 0 on pixels that do not say whether they belong to the prompt: void, crowds, boxes without an outline. An
     image in which nothing is seen gets absent names only.
@@ -25,6 +27,8 @@ def phrases(num, negatives=0.0, templates="plain", expressions=0.0):
     sentences = prompt_templates.templates(templates)
     share(negatives, "negatives")
     share(expressions, "expressions")
+    if things is not None:
+        share(things, "things")
 
     def apply(example, context):
         rng = random(context, "phrases")
@@ -33,8 +37,12 @@ def phrases(num, negatives=0.0, templates="plain", expressions=0.0):
         names = context.vocabulary.names
         labels = ClassMasks(example)
         check_ids(labels.seen, example, context)
-        present = _Deck(rng, labels.seen)
-        absent = _Deck(rng, [c for c in range(len(names)) if c not in labels.seen])
+        is_thing = context.vocabulary.is_thing
+
+        def deck(classes):
+            return _Deck(rng, classes) if things is None else _MixedDeck(rng, classes, is_thing, things)
+
+        present, absent = deck(labels.seen), deck([c for c in range(len(names)) if c not in labels.seen])
         referred = _Deck(rng, [e for e in example.get("expressions", ()) if "segment_map" in example])
         empty = np.zeros(labels.size, bool)
 
@@ -58,6 +66,21 @@ def phrases(num, negatives=0.0, templates="plain", expressions=0.0):
         return {**example, "phrases": texts, **fields}
 
     return apply
+
+
+class _MixedDeck:
+    """Things and stuff by a share, each without replacement."""
+
+    def __init__(self, rng, classes, is_thing, things):
+        self._rng, self._things = rng, things
+        self._decks = {kind: _Deck(rng, [c for c in classes if bool(is_thing[c]) == kind]) for kind in (True, False)}
+
+    def __bool__(self):
+        return any(self._decks.values())
+
+    def __next__(self):
+        kind = bool(self._rng.uniform() < self._things)
+        return next(self._decks[kind] or self._decks[not kind])
 
 
 class _Deck:

@@ -127,6 +127,17 @@ def test_the_share_of_absent_names():
     assert sorted(both) == ["cat", "dog"]  # no name twice while there are others
 
 
+def test_the_share_of_things():
+    """With a dog and sky in view; and where there are only things, whatever the share."""
+    view = with_objects(square(0, 0, 3), square(4, 0, 3, class_id=2))
+    drawn = [parse("decode|phrases(1, things=0.8)")(view, context(s))["phrases"][0] for s in range(500)]
+    assert 0.74 < drawn.count("dog") / 500 < 0.86
+    assert drawn.count("dog") + drawn.count("sky") == 500
+    assert sorted(parse("decode|phrases(2, things=0.0)")(with_segments(), context())["phrases"]) == ["cat", "dog"]
+    with pytest.raises(ValueError, match="things"):
+        parse("decode|phrases(2, things=1.5)")
+
+
 @pytest.mark.parametrize("items", [(), ({"class_id": 0, "segmentation": [[1, 1, 2, 2]], "box_xyxy": (0, 0, 4, 6)},)])
 def test_an_image_without_objects_gets_absent_names(items):
     made = parse("decode|phrases(3)")(with_objects(*items), context())
