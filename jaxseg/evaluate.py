@@ -63,8 +63,8 @@ def _template(task, config, mesh):
 class Evaluation:
     """Evaluates parameters as often as asked; compiled steps are kept.
 
-    One compiled program per vocabulary and canvas: images are encoded once, all names decoded, brought to the original size, and
-    counted by every `Counts` evaluator; only sums, and what `Collected` evaluators read, reach the host.
+    One compiled program per vocabulary and canvas: images are encoded once, all names decoded, brought to the original size,
+    and counted by every `Counts` evaluator; only sums, and what `Collected` evaluators read, reach the host.
 
     Args:
         task: a `jaxseg.task.Task` with `predict`.

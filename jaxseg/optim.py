@@ -30,7 +30,7 @@ def make_schedule(optim, steps):
     """Learning rate by step.
 
     Args:
-        optim: `config.optim`: `learning_rate`, `schedule` {"name": "constant" | "cosine" | "warmup_cosine" | "poly" | "step", ...}.
+        optim: `config.optim`: `learning_rate` and `schedule` {"name": one of `_SCHEDULES`, and its fields}.
         steps: number of steps of the run, over which a schedule stretches unless it names its own `steps`.
     """
     peak, options = optim.learning_rate, dict(optim.schedule)

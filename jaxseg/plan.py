@@ -3,6 +3,7 @@
 A TPU topology (`v5p:4x4x4`) needs libtpu, no TPU; `cpu:8` compiles for eight simulated devices.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -78,10 +79,8 @@ def _devices(topology):
         import jax
 
         if jax.config.jax_num_cpu_devices != int(shape):
-            try:
+            with contextlib.suppress(RuntimeError):  # devices are in use: take of them what is asked for
                 jax.config.update("jax_num_cpu_devices", int(shape))
-            except RuntimeError:  # devices are in use: take of them what is asked for
-                pass
         devices = jax.devices("cpu")
         if len(devices) < int(shape):
             raise ValueError(f"--topology: found {topology} in a process that has {len(devices)} devices")
@@ -189,7 +188,8 @@ def describe(report):
     lines = [f"{report['system']} on {report['topology']} ({mesh}), global batch {report['global_batch']}; per chip:"]
     for name, p in report["programs"].items():
         memory = f"{_gib(p['argument_bytes'])} arguments + {_gib(p['temp_bytes'])} temporary"
-        lines.append(f"  {name}: {memory} + {_gib(p['output_bytes'] - p['aliased_bytes'])} new output = {_gib(p['total_bytes'])}")
+        output = _gib(p["output_bytes"] - p["aliased_bytes"])
+        lines.append(f"  {name}: {memory} + {output} new output = {_gib(p['total_bytes'])}")
         if "fits" in p:
             lines[-1] += f" of {_gib(p['memory_bytes'])}: {'fits' if p['fits'] else 'DOES NOT FIT'}"
         lines.append(f"    {(p['flops'] or 0) / 1e9:,.1f} GFLOP by the compiler's count; compiled in {p['compile_seconds']} s")

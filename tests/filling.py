@@ -5,7 +5,7 @@ import numpy as np
 
 
 def fill(shapes, seed=0, scale=0.1):
-    """Numpy arrays of the shapes and dtypes of a tree: floats are normal with deviation `scale`, `scale`/`var` leaves are near 1."""
+    """Numpy arrays of the shapes and dtypes of a tree: floats are normal, `scale` and `var` leaves are near 1."""
     rng = np.random.default_rng(seed)
 
     def leaf(path, shape):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ("train", "evaluate", "predict", "convert", "plan", "export", "api")
+EXPERIMENTAL = ("mesh_utils", "multihost_utils", "topologies")  # of jax.experimental
 FORBIDDEN = ("tensorflow", "tensorflow_datasets", "tensorboard", "torch", "transformers", "clu")
 
 # Layer -> the layers that it may import. `typing` and `resampling` are open to all; a layer may import
@@ -87,7 +88,7 @@ def violations(root):
         for line, name in top_imports(path):
             if name.split(".")[0] in FORBIDDEN:
                 wrong.append(f"{where}:{line}: imports {name} at import time")
-            if name.startswith("jax.experimental") and name.split(".")[2] not in ("mesh_utils", "multihost_utils", "topologies"):
+            if name.startswith("jax.experimental") and name.split(".")[2] not in EXPERIMENTAL:
                 wrong.append(f"{where}:{line}: imports {name}")
     for path in sorted((root / "input_pipeline").rglob("*.py")):
         for line, name in imports(path):

@@ -20,7 +20,8 @@ def config(**fields):
 def first_update(config, params=PARAMS, grads=None):
     trained, _ = optim.split(params, config.optim.freeze)
     optimizer = optim.make_optimizer(config, trained)
-    grads = grads or {"head": {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 4.0)}, "tower": {"kernel": jnp.ones((2, 2))}}
+    head = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 4.0)}
+    grads = grads or {"head": head, "tower": {"kernel": jnp.ones((2, 2))}}
     grads, _ = optim.split(grads, config.optim.freeze)
     return optimizer.update(grads, optimizer.init(trained), trained)[0]
 

@@ -114,7 +114,7 @@ def status_of(path, named, runners, pending, save):
         report = judge(path, runners[case], save)
     except Exception as error:  # one broken case must not hide the others
         return f"FAILED {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", {}
-    wrong = [f"{name}: {r['status']}" for name, r in report.items() if r["status"] not in ("ok",) and "skipped" not in r["status"]]
+    wrong = [f"{name}: {r['status']}" for name, r in report.items() if r["status"] != "ok" and "skipped" not in r["status"]]
     return (f"FAILED {'; '.join(wrong[:3])} ({len(wrong)} of {len(report)} outputs)" if wrong else "ok"), report
 
 

@@ -26,8 +26,8 @@ def table(name):
     params, _ = jax.eval_shape(task.init, jax.random.key(0))
     lines = {}
     for path, leaf in flatten(params).items():
-        line = f"{re.sub(r'_[0-9]+/', '_*/', path)}  {list(leaf.shape)}  {tuple(sharding.partition_spec(path, leaf.shape, MESH))}"
-        lines[line] = None
+        spec = tuple(sharding.partition_spec(path, leaf.shape, MESH))
+        lines[f"{re.sub(r'_[0-9]+/', '_*/', path)}  {list(leaf.shape)}  {spec}"] = None
     return "\n".join(lines) + "\n"
 
 

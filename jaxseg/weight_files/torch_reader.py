@@ -37,7 +37,7 @@ class TorchFile(NamedTuple):
 
     Attributes:
         kind: "torch zip", "torchscript", "torch legacy" or "pickle".
-        content: containers of numbers, strings, bags, and of stand-ins that `jaxseg.weight_files.pickled_tensors.as_array` makes arrays.
+        content: containers of numbers, strings, bags, and of stand-ins that `pickled_tensors.as_array` makes arrays.
         members: TorchScript: {class name: names of its parameters and buffers}.
     """
 

@@ -32,7 +32,7 @@ class TextTransformer(nn.Module):
         self.position_embedding = self.param("position_embedding", normal(0.01), (self.context_length, self.width))
         self.stack = BlockStack(
             self.num_layers,
-            dict(num_heads=self.num_heads, mlp_dim=4 * self.width, dtype=self.dtype),
+            {"num_heads": self.num_heads, "mlp_dim": 4 * self.width, "dtype": self.dtype},
             scan=self.scan,
             remat=self.remat,
         )

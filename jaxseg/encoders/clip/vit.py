@@ -59,13 +59,13 @@ class VisionTransformer(nn.Module):
         self.pre_norm = layer_norm("ln_pre", self.dtype)
         self.stack = BlockStack(
             self.num_layers,
-            dict(
-                num_heads=self.num_heads,
-                mlp_dim=4 * self.width,
-                mask_queries=self.mask_queries,
-                impl=self.impl,
-                dtype=self.dtype,
-            ),
+            {
+                "num_heads": self.num_heads,
+                "mlp_dim": 4 * self.width,
+                "mask_queries": self.mask_queries,
+                "impl": self.impl,
+                "dtype": self.dtype,
+            },
             scan=self.scan,
             remat=self.remat,
         )
@@ -76,7 +76,7 @@ class VisionTransformer(nn.Module):
     def patchify(self, image: Array, num_tokens: int = 0) -> tuple[Array, tuple[int, int]]:
         """Patch embeddings [B, h * w, C] and the grid (h, w); pixels that do not fill a patch are dropped.
 
-        With `num_tokens` the kernel is resized to H // num_tokens (bilinear, align_corners, values not rescaled), as CLIPSeg does.
+        With `num_tokens` the kernel is resized to H // num_tokens (bilinear, align_corners, not rescaled), as CLIPSeg does.
         """
         kernel = self.patch_kernel
         if num_tokens:
@@ -128,7 +128,8 @@ class VisionTransformer(nn.Module):
             embedding: whether the projected class token is wanted; if not, nothing after the last tap is run.
             num_tokens: resize the patch kernel so that this many patches fit a side (0: the native kernel).
             multiplier: factor on the attention logits, for every block or `{block: array}`; see `attention_multiplier`.
-            mask_tokens: [B, M, C] tokens that ask with their own query projection and are never asked; they enter before `ln_pre`.
+            mask_tokens: [B, M, C] tokens that ask with their own query projection and are never asked; they enter
+                before `ln_pre`.
             mask_visible: [B, M, 1 + h * w] bool: what each mask token sees (class token first).
             value_only_last: the last block gives each token its own value instead of attending (dense CLIP).
         """
@@ -163,8 +164,8 @@ def attention_multiplier(mask: Array, grid, num_heads: int, *, kind: str, publis
     Args:
         mask: [B, H, W]; resized to the grid with torch's nearest rule. Zero makes a logit 0, it does not forbid attention.
         kind: "cls_token": how the class token sees patches; "all": how patches see patches.
-        published_tiling: repeats the released code's order, in which (image, head) number r gets the mask of image r mod B, so that
-            images of a batch use each other's masks.
+        published_tiling: repeats the released code's order, in which (image, head) number r gets the mask of image r mod B, so
+            that images of a batch use each other's masks.
     """
     if kind not in ("cls_token", "all"):
         raise ValueError(f"attention mask kind: found {kind!r}, expected 'cls_token' or 'all'")

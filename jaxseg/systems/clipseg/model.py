@@ -30,7 +30,7 @@ class ClipSeg(nn.Module):
     Attributes:
         clip: fields of `Clip` (a vision transformer).
         extract_layers: blocks whose output is decoded, shallow to deep.
-        num_tokens: resize the patch kernel so that this many tokens fit a side (0: no); the logits are then resized to the image.
+        num_tokens: resize the patch kernel so that this many tokens fit a side (0: no); logits are then resized to the image.
         head_patch: pixels per token of the plain head, where it differs from the patch (0: the patch).
         The others are those of `FilmDecoder`.
     """
