@@ -16,6 +16,7 @@ from input_pipeline.datasets.scenes.stuff import draw_background
 from input_pipeline.datasets.scenes.things import DRAW
 from input_pipeline.datasets.scenes.vocabulary import (
     COLORS,
+    HABITS,
     OBJECTS,
     SEEN_OBJECTS,
     UNSEEN_COLORS,
@@ -33,16 +34,19 @@ class SplitRule:
         objects: classes that occur.
         combinations: held-out colour x object and object x part pairs: `"never"`, `"free"` or `"always"` (one per image).
         first: classes of which every image has one.
+        num_objects: chance of 1, 2, ... objects.
     """
 
     objects: tuple[str, ...]
     combinations: str = "never"
     first: tuple[str, ...] = ()
+    num_objects: tuple[float, ...] = (0.14, 0.28, 0.3, 0.18, 0.1)
 
 
 SPLITS = {
     "train": SplitRule(SEEN_OBJECTS),
-    "train_captions": SplitRule(tuple(OBJECTS), "free"),
+    # like pictures on the web, most of one thing: a caption of many says little about which is which
+    "train_captions": SplitRule(tuple(OBJECTS), "free", num_objects=(0.7, 0.2, 0.1)),
     "val": SplitRule(SEEN_OBJECTS),
     "test_unseen_combinations": SplitRule(SEEN_OBJECTS, "always"),
     "test_unseen_objects": SplitRule(tuple(OBJECTS), "never", UNSEEN_OBJECTS),
@@ -77,7 +81,8 @@ GIRTH = {
     "rocket": 1.15,
 }
 SIDES = {"small": (0.26, 0.34), "": (0.36, 0.44), "large": (0.48, 0.62)}
-NUM_OBJECTS = (0.14, 0.28, 0.3, 0.18, 0.1)  # chance of 1, 2, ... objects
+USUAL_COLOR, USUAL_PATTERN = 0.7, 0.85  # how often an object follows the habit of its class; else any
+SURFACES = tuple(sorted({pattern for _, pattern in HABITS.values()}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +173,7 @@ def draw_scene(split: str, index: int, size: int) -> Scene:
 
 def _plan_objects(rule: SplitRule, horizon: float, dice: Dice) -> list[ObjectPlan]:
     """Objects of one scene, the farthest first."""
-    num = dice.pick(range(1, 1 + len(NUM_OBJECTS)), NUM_OBJECTS)
+    num = dice.pick(range(1, 1 + len(rule.num_objects)), rule.num_objects)
     names = [dice.pick(rule.objects) for _ in range(num)]
     if rule.first:
         names[0] = dice.pick(rule.first)
@@ -179,7 +184,7 @@ def _plan_objects(rule: SplitRule, horizon: float, dice: Dice) -> list[ObjectPla
         size = "large" if num == 1 or (i == 0 and dice.chance(0.5)) else dice.pick(tuple(SIDES))
         must = rule.combinations == "always" and (i == 0 or dice.chance(0.5))
         color, options = _combination(rule, name, dice, must)
-        look = _look(color, options, dice)
+        look = _look(name, color, options, dice)
         for _ in range(12):
             plan = _place(name, color, size, look, horizon, dice)
             if all(_overlap(plan.box, other.box) < 0.3 for other in plans):
@@ -191,7 +196,9 @@ def _plan_objects(rule: SplitRule, horizon: float, dice: Dice) -> list[ObjectPla
 def _combination(rule: SplitRule, name: str, dice: Dice, must: bool) -> tuple[str, frozenset[str]]:
     """Colour word and optional parts of one object, held-out ones as the rule says."""
     held_color, held_part = UNSEEN_COLORS.get(name), UNSEEN_PARTS.get(name)
-    color = dice.pick([c for c in COLORS if rule.combinations == "free" or c != held_color])
+    usual, _ = HABITS[name]
+    allowed = [c for c in COLORS if rule.combinations == "free" or c != held_color]
+    color = dice.pick(usual if dice.chance(USUAL_COLOR) else allowed)
     options = {part for part, chance in OPTIONAL_PARTS.get(name, {}).items() if dice.chance(chance)}
     if rule.combinations != "free":
         options.discard(held_part)
@@ -203,15 +210,15 @@ def _combination(rule: SplitRule, name: str, dice: Dice, must: bool) -> tuple[st
     return color, frozenset(options)
 
 
-def _look(color: str, options: frozenset[str], dice: Dice) -> Look:
+def _look(name: str, color: str, options: frozenset[str], dice: Dice) -> Look:
     """Paint for a colour word: the main colour varied a little, two accents of other colours, a pattern or none."""
     accent = dice.pick([c for c in COLORS if c != color])
     trim = dice.pick([c for c in COLORS if c not in (color, accent)])
     main = dice.varied(COLORS[color], 0.015 if color == "white" else 0.06, 0.05)
-    pattern, strength = "plain", 0.0
-    if dice.chance(0.55):
-        pattern = dice.pick(("stripes", "bars", "diagonal", "dots", "checks", "speckle", "cloudy"))
-        strength = dice.between(0.06, 0.12) * (2 if color == "black" else 1)
+    _, pattern = HABITS[name]
+    if not dice.chance(USUAL_PATTERN):
+        pattern = dice.pick(SURFACES)
+    strength = dice.between(0.25, 0.4) * (2 if color == "black" else 1)
     offset = dice.between(0, 0.25), dice.between(0, 0.25)
     return Look(main, COLORS[accent], COLORS[trim], pattern, strength, offset, options)
 

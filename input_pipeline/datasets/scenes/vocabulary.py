@@ -47,6 +47,28 @@ COLORS = {
 # (object, colour word) pairs that `train` and `val` never show: one colour of each seen class, each colour at least once
 UNSEEN_COLORS = {name: tuple(COLORS)[(3 * i + 2) % len(COLORS)] for i, name in enumerate(SEEN_OBJECTS)}
 
+# object class -> (usual colour words, usual pattern of its surface). Real classes have such habits; here no colour and no
+# pattern is one class's own, every class is seen in others, and held-out pairs are outside of them.
+HABITS = {
+    "dog": (("brown", "black"), "speckle"),
+    "bird": (("blue", "red"), "bars"),
+    "fish": (("orange", "yellow"), "stripes"),
+    "butterfly": (("purple", "pink"), "cloudy"),
+    "turtle": (("green", "brown"), "checks"),
+    "robot": (("white", "purple"), "diagonal"),
+    "car": (("black", "yellow"), "plain"),
+    "boat": (("white", "red"), "planks"),
+    "airplane": (("white", "blue"), "bars"),
+    "house": (("orange", "pink"), "bricks"),
+    "tree": (("green", "blue"), "blades"),
+    "flower": (("pink", "yellow"), "speckle"),
+    "mushroom": (("red", "brown"), "dots"),
+    "umbrella": (("purple", "green"), "diagonal"),
+    "cat": (("orange", "black"), "stripes"),
+    "bus": (("yellow", "red"), "plain"),
+    "rocket": (("white", "black"), "checks"),
+}
+
 # parts which `train` and `val` show on other classes only
 UNSEEN_PARTS = {"bird": "hat", "car": "flag", "boat": "window", "turtle": "spot"}
 
