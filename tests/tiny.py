@@ -16,6 +16,7 @@ def clipseg_config(**model):
     config.model.update(reduce_dim=8, mlp_dim=16, num_heads=2, dropout=0.0, **model)
     config.task.update(image_size=32, num_prompts=2)
     config.train.update(steps=3, batch_size=8)
+    config.optim.freeze = ("^clip/",)  # as the released recipe; `:tiny` trains its image tower along
     config.init_from = ()
     return config
 
