@@ -9,6 +9,8 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
+from jaxseg import command_line
+
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "configs/X.py or configs/X.py:args", lock_config=True)
 flags.DEFINE_string("workdir", "", "Where checkpoints, metrics, pictures and results go.")
@@ -63,12 +65,9 @@ def run(config, workdir, mode):
 
 
 def main(argv):
-    from jaxseg.config import validate
-
     try:
         if len(argv) > 1 or not (FLAGS.workdir or FLAGS.mode == "plan"):
             raise ValueError(f"unexpected arguments: {argv[1:]}" if len(argv) > 1 else "--workdir is missing")
-        validate(FLAGS.config)
         run(FLAGS.config, FLAGS.workdir, FLAGS.mode)
     except (ValueError, OSError) as error:
         print(f"main.py: {error}", file=sys.stderr)
@@ -77,4 +76,4 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config"])
-    app.run(main)
+    app.run(main, flags_parser=command_line.parse)
