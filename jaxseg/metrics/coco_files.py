@@ -1,0 +1,214 @@
+"""COCO's files of results: instances as JSON, panoptic segments as JSON and PNG, written and read.
+
+A file of masks holds no boxes: where there are some, pycocotools takes small, medium and large from them instead of from the
+masks. Segment ids in a PNG are colours, id = R + 256 G + 65536 B; 0 = no segment.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+_MAX_ID = 1 << 24
+
+
+def encode_mask(mask):
+    """[H, W] bool -> COCO's run lengths, `{"size": [H, W], "counts": str}`."""
+    return encode_masks(np.asarray(mask)[None])[0]
+
+
+def encode_masks(masks):
+    """[N, H, W] bool (N may be 0) -> N run lengths."""
+    from pycocotools import mask as coco
+
+    masks = np.asarray(masks)
+    if not len(masks):
+        return []
+    found = coco.encode(np.asfortranarray(masks.astype(np.uint8).transpose(1, 2, 0)))
+    return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in found]
+
+
+def check_size(rle, size, where):
+    """Refuses run lengths of another image size, of which pycocotools would make a wrong number without a word.
+
+    Raises:
+        ValueError: one line that says where, what was found and what was expected.
+    """
+    found = [int(n) for n in rle.get("size", ())]
+    if found != [int(n) for n in size]:
+        raise ValueError(f"{where}: mask of size {found}, the image is {[int(n) for n in size]} (height, width)")
+
+
+def mask_rows(image_id, masks, scores, category_ids):
+    """Rows of a results file for N masks of an image; empty ones are wrong answers too, and stay.
+
+    Args:
+        masks: [N, H, W] bool, or N run lengths.
+        scores: [N]; category_ids: [N], as the annotation file counts.
+    """
+    rles = encode_masks(masks) if isinstance(masks, np.ndarray) else list(masks)
+    rows = zip(rles, scores, category_ids, strict=True)
+    return [{**_row(image_id, c, s), "segmentation": rle} for rle, s, c in rows]
+
+
+def box_rows(image_id, boxes_xyxy, scores, category_ids):
+    """Rows of a results file for N boxes [N, 4]: x0, y0, x1, y1 in pixels."""
+    rows = zip(np.asarray(boxes_xyxy, np.float64), scores, category_ids, strict=True)
+    return [{**_row(image_id, c, s), "bbox": xywh(box)} for box, s, c in rows]
+
+
+def xywh(box_xyxy):
+    """COCO's box: [x, y, width, height] as floats."""
+    x0, y0, x1, y1 = (float(v) for v in box_xyxy)
+    return [x0, y0, x1 - x0, y1 - y0]
+
+
+def _row(image_id, category_id, score):
+    return {"image_id": image_id, "category_id": int(category_id), "score": float(score)}
+
+
+def write_instances(path, rows):
+    """Writes rows of `mask_rows` or of `box_rows`, for pycocotools' `loadRes`.
+
+    Raises:
+        ValueError: rows with and without boxes in one file, or a score that is not finite.
+    """
+    rows = list(rows)
+    if len({"bbox" in row for row in rows}) > 1:
+        raise ValueError(f"{path}: found rows with and without a box; write masks and boxes to a file each")
+    wrong = next((row["score"] for row in rows if not np.isfinite(row["score"])), None)
+    if wrong is not None:
+        raise ValueError(f"{path}: found score {wrong}, expected finite numbers; are the weights?")
+    _write_json(path, rows)
+
+
+def id_picture(segment_map):
+    """[H, W] ids below 2**24 -> the `PIL.Image` that stands for them.
+
+    Raises:
+        ValueError: an id that a picture cannot hold.
+    """
+    ids = np.asarray(segment_map)
+    if ids.size and not (ids.min() >= 0 and ids.max() < _MAX_ID):
+        raise ValueError(f"segment ids: found {ids.min()} to {ids.max()}, expected 0 to {_MAX_ID - 1}")
+    return Image.fromarray(np.stack([ids >> shift & 255 for shift in (0, 8, 16)], -1).astype(np.uint8))
+
+
+def read_ids(path):
+    """[H, W] int32 of the ids in a PNG.
+
+    Raises:
+        ValueError: a picture without three channels.
+    """
+    rgb = np.asarray(Image.open(path)).astype(np.int32)
+    if rgb.ndim != 3 or rgb.shape[2] < 3:
+        raise ValueError(f"{path}: found a picture of shape {rgb.shape}, expected three channels of segment ids")
+    return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
+
+
+def segments_info(segment_map, class_of, category_ids, score_of=None):
+    """COCO's description of every segment that has pixels, by ascending id.
+
+    Args:
+        segment_map: [H, W] ids, 0 = none.
+        class_of: `{id: class id}`; category_ids: class id -> the annotation file's; score_of: `{id: score}`, or None.
+
+    Raises:
+        ValueError: an id that `class_of` lacks.
+    """
+    found = []
+    for segment in np.unique(segment_map).tolist():
+        if segment == 0:
+            continue
+        if segment not in class_of:
+            raise ValueError(f"segment {segment} is in the map, but has no class")
+        where = segment_map == segment
+        info = {
+            "id": segment,
+            "category_id": int(category_ids[class_of[segment]]),
+            "area": int(where.sum()),
+            "bbox": [int(v) for v in xywh(box_of(where))],
+            "iscrowd": 0,
+        }
+        found.append(info if score_of is None else {**info, "score": float(score_of[segment])})
+    return found
+
+
+def box_of(mask):
+    """(x0, y0, x1, y1) around a mask [H, W], the last two exclusive; zeros where it is empty."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else (0, 0, 0, 0)
+
+
+def write_panoptic(path, folder, examples, categories=()):
+    """Writes predictions as COCO does: a JSON, and a PNG for every image in a folder.
+
+    Args:
+        examples: iterable of (image id, file stem, segment_map [H, W], segments) with segments of `segments_info`; written
+            one by one, so that not all have to be in memory.
+        categories: of the annotation file, copied into the JSON.
+    """
+    folder, images, annotations = Path(folder), [], []
+    folder.mkdir(parents=True, exist_ok=True)
+    for image_id, stem, segment_map, segments in examples:
+        file = f"{stem}.png"
+        id_picture(segment_map).save(folder / file)
+        height, width = (int(n) for n in segment_map.shape)
+        images.append({"id": image_id, "file_name": file, "height": height, "width": width})
+        annotations.append({"image_id": image_id, "file_name": file, "segments_info": list(segments)})
+    _write_json(path, {"images": images, "annotations": annotations, "categories": list(categories)})
+
+
+def read_panoptic(path, folder):
+    """`{image id: (segment_map [H, W] int32, segments)}` of a panoptic JSON and its folder of PNGs."""
+    data = json.loads(Path(path).read_text(encoding="utf-8"))
+    return {a["image_id"]: (read_ids(Path(folder) / a["file_name"]), a["segments_info"]) for a in data["annotations"]}
+
+
+def check_segments(segment_map, segments, category_ids, where):
+    """Refuses a prediction whose map and table disagree, as panopticapi does.
+
+    Raises:
+        ValueError: one line: an id of the map that is not in the table, or the reverse, or an unknown category.
+    """
+    listed, drawn = {s["id"] for s in segments}, set(np.unique(segment_map).tolist()) - {0}
+    for ids, what in ((drawn - listed, "in the map and not in the table"), (listed - drawn, "in the table and not in the map")):
+        if ids:
+            raise ValueError(f"{where}: segment {min(ids)} is {what}")
+    unknown = sorted({s["category_id"] for s in segments} - set(category_ids))
+    if unknown:
+        raise ValueError(f"{where}: category {unknown[0]} is none of the annotation file's {len(category_ids)}")
+
+
+def semantic_map(segment_map, segments, class_of, void=255):
+    """[H, W] uint8 or uint16 of class ids as COCO's `panoptic_semseg` files have them: crowds too, `void` elsewhere.
+
+    Args:
+        segments: dicts with `id` and `category_id`; class_of: `{category_id: class id}`.
+    """
+    found = np.full(segment_map.shape, void, np.uint8 if void < 256 else np.uint16)
+    for segment in segments:
+        found[segment_map == segment["id"]] = class_of[segment["category_id"]]
+    return found
+
+
+def panoptic_to_instances(annotations, segment_maps):
+    """Panoptic annotations as a list of instance annotations: one run-length mask per segment, stuff and crowds too.
+
+    Args:
+        annotations: of a panoptic JSON; segment_maps: an id map [H, W] for each.
+    """
+    found = []
+    for annotation, segment_map in zip(annotations, segment_maps, strict=True):
+        for segment in annotation["segments_info"]:
+            row = {k: segment[k] for k in ("area", "iscrowd", "bbox", "category_id")}
+            rle = encode_mask(segment_map == segment["id"])
+            found.append({"segmentation": rle, **row, "image_id": annotation["image_id"], "id": len(found)})
+    return found
+
+
+def _write_json(path, content):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
