@@ -13,9 +13,12 @@ _CUBIC_A = -0.75  # torch's coefficient; PIL and jax.image use -0.5
 def _positions(out_size, in_size, align_corners):
     """Where output samples lie in the input, in input pixels (0 = centre of the first)."""
     i = np.arange(out_size, dtype=np.float64)
+    # A float32 factor and one rounding, as in torch: far from 0 the exact position differs from torch's by 1e-6 of a pixel.
     if align_corners:
-        return i * ((in_size - 1) / max(out_size - 1, 1))
-    return (i + 0.5) * (in_size / out_size) - 0.5
+        exact = i * np.float32((in_size - 1) / max(out_size - 1, 1))
+    else:
+        exact = (i + 0.5) * np.float32(in_size / out_size) - 0.5
+    return exact.astype(np.float32).astype(np.float64)
 
 
 def _bilinear(x):
@@ -48,7 +51,7 @@ def resize_matrix(out_size, in_size, method="bilinear", align_corners=False, ant
     if antialias:
         if method != "bilinear" or align_corners:
             raise ValueError(f"antialias: found {method}, align_corners={align_corners}; expected plain bilinear")
-        stretch = max(in_size / out_size, 1.0)
+        centre, stretch = (rows + 0.5) * (in_size / out_size) - 0.5, max(in_size / out_size, 1.0)
         matrix = kernel((np.arange(in_size)[None] - centre[:, None]) / stretch)
         return (matrix / matrix.sum(1, keepdims=True)).astype(np.float32)
     if method == "bilinear":

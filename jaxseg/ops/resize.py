@@ -6,14 +6,23 @@ written from the definitions, so that released position embeddings, kernels and 
 
 import jax.numpy as jnp
 
-from jaxseg.resampling import resize_matrix
+from jaxseg.resampling import resize_matrix, torch_nearest
 from jaxseg.typing import Array
 
 
 def resize(x: Array, size, *, method="bilinear", align_corners=False, antialias=False, axes=(-2, -1)) -> Array:
-    """Resizes two axes of `x` to `size` (height, width), as torch's `interpolate` does; see `resize_matrix`."""
+    """Resizes two axes of `x` to `size` (height, width), as torch's `interpolate` does; see `resize_matrix`.
+
+    Raises:
+        ValueError: integers or booleans by another method than "nearest".
+    """
+    if method != "nearest" and not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"method: found {method!r} for {x.dtype}, expected 'nearest' or floating point numbers")
     for axis, out_size in zip(axes, size, strict=True):
         if x.shape[axis] == out_size:
+            continue
+        if method == "nearest":
+            x = jnp.take(x, jnp.asarray(torch_nearest(out_size, x.shape[axis])), axis=axis, mode="clip")
             continue
         matrix = resize_matrix(out_size, x.shape[axis], method, align_corners, antialias)
         x = jnp.moveaxis(jnp.tensordot(x, jnp.asarray(matrix, x.dtype), ((axis,), (1,)), precision="highest"), -1, axis)
