@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SMALL = (
-    "--config.train.steps=3", "--config.train.log_every=3", "--config.train.batch_size=8", "--config.train.untrained_baseline=False",
+    "--config.train.steps=3", "--config.train.log_every=3", "--config.train.batch_size=8",
+    "--config.train.untrained_baseline=False",
     "--config.init_from=()", "--config.mesh.fsdp=2", "--config.model.mlp_dim=16", "--config.model.reduce_dim=8",
     "--config.model.clip.text_layers=1", "--config.model.clip.vocab_size=49408", "--config.model.dropout=0.0",
 )  # fmt: skip
@@ -29,7 +30,8 @@ def folder(tmp_path_factory):
         for i in range(count):
             label = np.zeros((40, 40), np.uint8)
             label[:, rng.integers(10, 30) :] = 1
-            cv2.imwrite(str(root / split / f"{i}.png"), rng.integers(0, 99, (40, 40, 3)).astype(np.uint8) + 120 * label[..., None])
+            image = rng.integers(0, 99, (40, 40, 3)).astype(np.uint8) + 120 * label[..., None]
+            cv2.imwrite(str(root / split / f"{i}.png"), image)
             cv2.imwrite(str(root / f"{split}annot" / f"{i}.png"), label)
     (root / "classes.json").write_text(json.dumps({"classes": [{"id": 0, "name": "cat"}, {"id": 1, "name": "sofa"}]}))
     return root
@@ -37,7 +39,13 @@ def folder(tmp_path_factory):
 
 def start(folder, workdir, num_devices, **variables):
     flags = os.environ.get("XLA_FLAGS", "").replace("device_count=8", f"device_count={num_devices}")
-    command = [sys.executable, "main.py", f"--config=configs/clipseg_rd64.py:tiny,data={folder}", f"--workdir={workdir}", *SMALL]
+    command = [
+        sys.executable,
+        "main.py",
+        f"--config=configs/clipseg_rd64.py:tiny,data={folder}",
+        f"--workdir={workdir}",
+        *SMALL,
+    ]
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | variables
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 

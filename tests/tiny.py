@@ -13,10 +13,11 @@ def clipseg_config(**model):
     config.model.clip.update(
         image_size=32, patch_size=8, embed_dim=16, vision_width=32, vision_heads=2, text_width=16, text_heads=2
     )
-    config.model.update(reduce_dim=8, mlp_dim=16, num_heads=2, dropout=0.0, **model)
+    published = {"norm_first": False, "mask_prior": 0.5}
+    config.model.update(reduce_dim=8, mlp_dim=16, num_heads=2, dropout=0.0, **(published | model))
     config.task.update(image_size=32, num_prompts=2)
     config.train.update(steps=3, batch_size=8)
-    config.optim.freeze = ("^clip/",)  # as the released recipe; `:tiny` trains its image tower along
+    config.optim.freeze, config.optim.multipliers = ("^clip/",), ()  # the released recipe; `:tiny` trains its image tower along
     config.init_from = ()
     return config
 

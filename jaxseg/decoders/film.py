@@ -1,11 +1,13 @@
 """CLIPSeg's decoder: reduced activations, deepest first, modulated by the condition (FiLM), one transformer block each."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.nn.conv import TileConvTranspose, torch_conv_init
-from jaxseg.nn.transformer import PostNormBlock
+from jaxseg.nn.transformer import PostNormBlock, PreNormBlock
 from jaxseg.ops.resize import resize
 from jaxseg.typing import Array
 
@@ -24,18 +26,20 @@ class MaskHead(nn.Module):
 
     patch_size: int
     refined: bool = False
+    prior: float = 0.5
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        shift = math.log(self.prior / (1 - self.prior))
         if not self.refined:
-            return TileConvTranspose(1, self.patch_size, self.dtype, name="expand")(x)[..., 0]
+            return TileConvTranspose(1, self.patch_size, self.dtype, shift, name="expand")(x)[..., 0]
         width, tile = x.shape[-1], self.patch_size // 4
         last_tile = tile if self.patch_size >= 16 else self.patch_size // tile
         init = torch_conv_init(9 * width)
         x = nn.Conv(width, (3, 3), padding="SAME", dtype=self.dtype, kernel_init=init, bias_init=init, name="conv")(x)
         x = TileConvTranspose(width // 2, tile, self.dtype, name="expand_0")(jax.nn.relu(x))
-        return TileConvTranspose(1, last_tile, self.dtype, name="expand_1")(jax.nn.relu(x))[..., 0]
+        return TileConvTranspose(1, last_tile, self.dtype, shift, name="expand_1")(jax.nn.relu(x))[..., 0]
 
 
 class FilmDecoder(nn.Module):
@@ -49,6 +53,9 @@ class FilmDecoder(nn.Module):
         reduce_cond: width of a frozen projection of the condition (0: none).
         shallow_first: decode activations shallow to deep.
         patch_size: pixels a token covers in the logits.
+        norm_first: pre-norm blocks instead of the published post-norm ones, with the same parameters; they start to learn at
+            once where nothing is pre-trained. They have no dropout.
+        mask_prior: share of foreground that an untrained decoder says (Lin et al. 2017, section 3.3); 0.5 as published.
     """
 
     num_steps: int
@@ -62,6 +69,8 @@ class FilmDecoder(nn.Module):
     shallow_first: bool = False
     refined: bool = False
     dropout: float = 0.0
+    norm_first: bool = False
+    mask_prior: float = 0.5
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -72,8 +81,7 @@ class FilmDecoder(nn.Module):
         """
         ordered = activations if self.shallow_first else activations[::-1]
         return tuple(
-            _dense(self.reduce_dim, x.shape[-1], f"reduce_{i}", self.dtype)(x.astype(self.dtype))
-            for i, x in enumerate(ordered)
+            _dense(self.reduce_dim, x.shape[-1], f"reduce_{i}", self.dtype)(x.astype(self.dtype)) for i, x in enumerate(ordered)
         )
 
     @nn.compact
@@ -89,12 +97,6 @@ class FilmDecoder(nn.Module):
         if cond.ndim == 2:
             cond = jnp.broadcast_to(cond[None], (batch, *cond.shape))
         prompts, cond = cond.shape[1], cond.astype(self.dtype)
-        block = {
-            "num_heads": self.num_heads,
-            "mlp_dim": self.mlp_dim,
-            "dropout_rate": self.dropout,
-            "dtype": self.dtype,
-        }
         x = jnp.zeros((batch, 1, 1, width), self.dtype)
         for i, tokens in enumerate(reduced):
             x = x + tokens[:, None]
@@ -102,15 +104,22 @@ class FilmDecoder(nn.Module):
                 x = self.modulate(x, cond)
             elif i == 0:
                 x = jnp.broadcast_to(x, (batch, prompts, num_tokens, width))
-            x = PostNormBlock(**block, name=f"block_{i}")(
-                x.reshape(batch * prompts, num_tokens, width), deterministic=deterministic
-            ).reshape(batch, prompts, num_tokens, width)
+            x = self.attend(x.reshape(batch * prompts, num_tokens, width), f"block_{i}", deterministic)
+            x = x.reshape(batch, prompts, num_tokens, width)
         x = x.reshape(batch * prompts, num_tokens, width)
         for i in range(self.extra_blocks):
-            x = x + PostNormBlock(**block, name=f"extra_block_{i}")(x, deterministic=deterministic)
+            x = x + self.attend(x, f"extra_block_{i}", deterministic)
         x = x[:, 1:].reshape(batch * prompts, *grid, width)
-        logits = MaskHead(self.patch_size, self.refined, self.dtype, name="head")(x)
+        logits = MaskHead(self.patch_size, self.refined, self.mask_prior, self.dtype, name="head")(x)
         return logits.reshape(batch, prompts, *logits.shape[1:])
+
+    @nn.compact
+    def attend(self, x: Array, name: str, deterministic: bool) -> Array:
+        """One transformer block among the tokens of a prompt; [B * P, N, D] -> [B * P, N, D]."""
+        if self.norm_first:
+            return PreNormBlock(self.num_heads, self.mlp_dim, "relu", dtype=self.dtype, name=name)(x)
+        block = PostNormBlock(self.num_heads, self.mlp_dim, dropout_rate=self.dropout, dtype=self.dtype, name=name)
+        return block(x, deterministic=deterministic)
 
     @nn.compact
     def modulate(self, x: Array, cond: Array) -> Array:

@@ -25,6 +25,7 @@ class TileConvTranspose(nn.Module):
     features: int
     kernel_size: int
     dtype: jnp.dtype = jnp.float32
+    bias_shift: float = 0.0  # added to the initial bias
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -32,7 +33,7 @@ class TileConvTranspose(nn.Module):
         # torch takes fan_in of a transposed convolution from its second axis, the output channels.
         init = torch_conv_init(self.features * k * k)
         kernel = self.param("kernel", init, (k, k, channels, self.features))
-        bias = self.param("bias", init, (self.features,))
+        bias = self.param("bias", lambda *args: init(*args) + self.bias_shift, (self.features,))
         batch, h, w, _ = x.shape
         tiles = jnp.einsum("bhwc,ijcf->bhiwjf", x.astype(self.dtype), kernel.astype(self.dtype))
         return tiles.reshape(batch, h * k, w * k, self.features) + bias.astype(self.dtype)[None, None, None]

@@ -34,7 +34,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
 
     name = "scenes"
     url_infos = {}  # nothing is downloaded, and looking for checksums needs importlib_resources, which tfds does not install
-    VERSION = tfds.core.Version("1.2.0")
+    VERSION = tfds.core.Version("1.3.0")
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name=str(size), description=f"{size} x {size} pixels") for size in IMAGE_SIZES
     ]

@@ -81,7 +81,7 @@ GIRTH = {
     "rocket": 1.15,
 }
 SIDES = {"small": (0.26, 0.34), "": (0.36, 0.44), "large": (0.48, 0.62)}
-USUAL_COLOR, USUAL_PATTERN = 0.7, 0.85  # how often an object follows the habit of its class; else any
+USUAL_COLOR, USUAL_PATTERN = 0.3, 0.85  # how often an object follows the habit of its class; else any
 SURFACES = tuple(sorted({pattern for _, pattern in HABITS.values()}))
 
 

@@ -48,11 +48,17 @@ class ClipSeg(nn.Module):
     num_tokens: int = 0
     head_patch: int = 0
     dropout: float = 0.0
+    norm_first: bool = False
+    mask_prior: float = 0.5
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
         if tuple(sorted(set(self.extract_layers))) != tuple(self.extract_layers):
             raise ValueError(f"extract_layers: found {self.extract_layers}, expected ascending block indices")
+        if not 0 < self.mask_prior < 1:
+            raise ValueError(f"mask_prior: found {self.mask_prior}, expected a share between 0 and 1")
+        if self.norm_first and self.dropout:
+            raise ValueError(f"dropout: found {self.dropout} with norm_first, expected 0")
         self.towers = Clip(**self.clip, dtype=self.dtype, name="clip")
         self.decoder = FilmDecoder(
             len(self.extract_layers),
@@ -66,14 +72,14 @@ class ClipSeg(nn.Module):
             shallow_first=self.shallow_first,
             refined=self.refined,
             dropout=self.dropout,
+            norm_first=self.norm_first,
+            mask_prior=self.mask_prior,
             dtype=self.dtype,
         )
 
     def encode_image(self, image: Array) -> Features:
         """[B, H, W, 3], normalised with ImageNet's statistics -> features. Blocks after the last tap are not run."""
-        out = self.towers.visual(
-            image, taps=tuple(self.extract_layers), embedding=False, num_tokens=self.num_tokens
-        )
+        out = self.towers.visual(image, taps=tuple(self.extract_layers), embedding=False, num_tokens=self.num_tokens)
         reduced = self.decoder.reduce([out.activations[i] for i in self.extract_layers])
         return Features(reduced, out.grid, tuple(image.shape[1:3]))
 

@@ -52,9 +52,7 @@ def make_task(config):
     def loss(params, state, batch, rng, step, *, kind):
         del step, kind
         features = call(params, "encode_image", batch["image"])
-        logits = call(
-            params, "decode", features, condition(params, batch), deterministic=False, rngs={"dropout": rng}
-        )
+        logits = call(params, "decode", features, condition(params, batch), deterministic=False, rngs={"dropout": rng})
         valid = batch["mask_valid"]
         loss_sum, count = binary_cross_entropy(logits, batch["mask"], valid)
         predicted, target = (logits > 0) & (valid > 0), (batch["mask"] > 0.5) & (valid > 0)
