@@ -137,4 +137,6 @@ def _object(annotation, class_id):
     if annotation.get("bbox"):
         x, y, width, height = annotation["bbox"]
         found["box_xyxy"] = (x, y, x + width, y + height)
+    if annotation.get("area") is not None:
+        found["area"] = annotation["area"]
     return found

@@ -16,7 +16,7 @@ from jaxseg.text.vocabulary import Vocabulary
 
 _ATTEMPTS = 16  # examples tried for one place of a batch
 _AUGMENTATION = 1  # keeps the streams of augmentation apart from those of the plan
-_META = ("id", "path", "original_size", "segments", "parts", "caption", "expressions")
+_META = ("id", "path", "original_size", "segments", "objects", "parts", "caption", "expressions")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Results as a table to read: a row per metric, a column per split, baselines in brackets."""
 
-_PER_CLASS = ("iou", "acc")  # one row per class would hide the rest; results.json has them
 _COUNTS = ("present_pairs", "absent_pairs")
 UNTRAINED = "untrained"
 
@@ -16,7 +15,7 @@ def report(results):
         split, measure, part = _parse(key)
         if split not in splits:
             splits.append(split)
-        if measure not in _PER_CLASS and not measure.endswith("_baseline"):
+        if not _is_of_one_class(measure) and not measure.endswith("_baseline"):
             other = results.get(f"{split}/{measure}_baseline{part}")
             text = f"{value:.0f}" if measure.partition("@")[0] in _COUNTS else f"{value:.3f}"
             table.setdefault(measure + part, {})[split] = text + (f" ({other:.3f})" if other is not None else "")
@@ -37,3 +36,8 @@ def _parse(key):
         split = f"{split}/{name}"
     measure, slash, part = rest.partition("/")
     return split, measure, slash + part
+
+
+def _is_of_one_class(measure):
+    """One row per class would hide the rest; results.json has them."""
+    return measure in ("iou", "acc") or measure.startswith("class_")
