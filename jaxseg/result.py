@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from jaxseg import filenames
+from jaxseg.coco import as_text, box_of, id_picture, run_lengths, xywh
 
 
 class Panoptic(NamedTuple):
@@ -28,7 +29,7 @@ class Panoptic(NamedTuple):
 
     def to_png(self):
         """COCO's picture of the ids, a `PIL.Image`: id = R + 256 G + 65536 B."""
-        return Image.fromarray(np.stack([self.ids >> shift & 255 for shift in (0, 8, 16)], -1).astype(np.uint8))
+        return id_picture(self.ids)
 
 
 class Masks(Sequence):
@@ -86,8 +87,9 @@ class Result:
             raise ValueError(f"scores: found {scores.tolist()}, expected finite numbers; are the weights?")
         if image is not None and image.shape[:2] != masks.shape[1:]:
             raise ValueError(f"result: masks of {masks.shape[1:]} pixels for an image of {image.shape[:2]}")
-        boxes = np.array([_box(mask) for mask in masks], np.float32).reshape(-1, 4)
-        return cls(tuple(masks.shape[1:]), tuple(map(_encode, masks)), boxes, scores, tuple(labels), path, image)
+        boxes = np.array([box_of(mask) for mask in masks], np.float32).reshape(-1, 4)
+        rles = tuple(run_lengths(mask[None])[0] for mask in masks)  # one by one: a copy of each, not of all
+        return cls(tuple(masks.shape[1:]), rles, boxes, scores, tuple(labels), path, image)
 
     @classmethod
     def join(cls, parts):
@@ -170,8 +172,8 @@ class Result:
                 "image_id": image_id,
                 "category_id": ids[label],
                 "category": label,
-                "segmentation": _as_text(rle),
-                "bbox": _xywh(box),
+                "segmentation": as_text(rle),
+                "bbox": xywh(box),
                 "score": float(score),
             }
             for label, rle, box, score in zip(self.labels, self.rles, self.boxes, self.scores, strict=True)
@@ -191,7 +193,7 @@ class Result:
                 "category": label,
                 "score": float(self.scores[i]),
                 "area": int(areas[i + 1]),
-                "bbox": _xywh(_box(ids == i + 1)),
+                "bbox": xywh(box_of(ids == i + 1)),
                 "iscrowd": 0,
             }
             for i, label in enumerate(self.labels)
@@ -227,7 +229,7 @@ class Result:
                     "score": float(score),
                     "box_xyxy": box.tolist(),
                     "area": int(area),
-                    "rle": _as_text(rle),
+                    "rle": as_text(rle),
                     "file": file,
                 }
                 for label, score, box, area, rle, file in rows
@@ -245,23 +247,3 @@ class Result:
         if missing:
             raise ValueError(f"category_ids: found none for {missing[:5]}, expected one for every label")
         return given
-
-
-def _encode(mask):
-    from pycocotools import mask as coco
-
-    return coco.encode(np.asfortranarray(mask.view(np.uint8)))
-
-
-def _box(mask):
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else (0, 0, 0, 0)
-
-
-def _xywh(box):
-    x0, y0, x1, y1 = (float(v) for v in box)
-    return [x0, y0, x1 - x0, y1 - y0]
-
-
-def _as_text(rle):
-    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}

@@ -108,6 +108,17 @@ def norm_rules(key, path):
     return [Rule(f"{key}.weight", f"{path}/scale"), Rule(f"{key}.bias", f"{path}/bias")]
 
 
+def conv_rules(key, path, bias=True):
+    rules = [Rule(f"{key}.weight", f"{path}/kernel", CONV)]
+    return rules + [Rule(f"{key}.bias", f"{path}/bias")] if bias else rules
+
+
+def batch_norm_rules(key, path):
+    """Of `FrozenBatchNorm`."""
+    names = (("weight", "scale"), ("bias", "bias"), ("running_mean", "mean"), ("running_var", "var"))
+    return [Rule(f"{key}.{theirs}", f"{path}/{ours}") for theirs, ours in names]
+
+
 def packed_attention_rules(key, path):
     """torch's MultiheadAttention: `in_proj_*` in the order q, k, v, then `out_proj`."""
     q_k_v = [f"{path}/{x}" for x in "qkv"]
@@ -122,6 +133,18 @@ def separate_attention_rules(key, path):
     """Hugging Face's attention: `q_proj`, `k_proj`, `v_proj`, `out_proj`."""
     names = (("q_proj", "q"), ("k_proj", "k"), ("v_proj", "v"), ("out_proj", "out"))
     return [rule for theirs, ours in names for rule in linear_rules(f"{key}.{theirs}", f"{path}/{ours}")]
+
+
+def count(shapes, pattern) -> int:
+    """How many different numbers the group of `pattern` takes among the keys."""
+    return len({match[1] for key in shapes if (match := re.match(pattern, key))})
+
+
+def require(shapes, what, *keys) -> None:
+    """Refuses {key: shape} that lacks one of the keys: it is not `what`."""
+    missing = [key for key in keys if key not in shapes]
+    if missing:
+        raise ValueError(f"not {what}: it lacks {', '.join(missing)}")
 
 
 def flatten(tree: Params) -> dict[str, Any]:

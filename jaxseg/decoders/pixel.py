@@ -7,12 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.decoders.deformable_encoder import DeformableEncoder, flatten_levels, level_positions, split_levels
-from jaxseg.nn.conv import TileConvTranspose
+from jaxseg.nn.conv import C2_XAVIER, TileConvTranspose
 from jaxseg.ops.resize import resize
 from jaxseg.typing import Array
-
-# detectron2's "c2_xavier", torch's kaiming_uniform with a = 1.
-_C2_XAVIER = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
 class PixelOutput(NamedTuple):
@@ -27,7 +24,7 @@ class PixelOutput(NamedTuple):
     memory: tuple[Array, ...]
 
 
-def _conv(features, kernel, name, dtype, stride=1, bias=True, init=_C2_XAVIER):
+def _conv(features, kernel, name, dtype, stride=1, bias=True, init=C2_XAVIER):
     pad = kernel // 2
     padding = ((pad, pad), (pad, pad))
     return nn.Conv(features, (kernel, kernel), stride, padding, use_bias=bias, dtype=dtype, kernel_init=init, name=name)

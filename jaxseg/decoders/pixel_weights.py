@@ -1,13 +1,7 @@
 """Where a released pixel decoder's tensors go: Mask2Former's names, and MaskDINO's where they differ."""
 
-import re
-
 from jaxseg.decoders.deformable_weights import deformable_encoder_rules
-from jaxseg.weights import CONV, CONV_TRANSPOSE, Rule, norm_rules
-
-
-def _conv(key, path):
-    return [Rule(f"{key}.weight", f"{path}/kernel", CONV), Rule(f"{key}.bias", f"{path}/bias")]
+from jaxseg.weights import CONV_TRANSPOSE, Rule, conv_rules, count, norm_rules, require
 
 
 def pixel_decoder_rules(upsample_masks=False):
@@ -17,21 +11,21 @@ def pixel_decoder_rules(upsample_masks=False):
         upsample_masks: the field of that name, which moves the keys of the last convolution.
     """
     rules = [
-        *_conv("input_proj.{i}.0", "input_{i}"),
+        *conv_rules("input_proj.{i}.0", "input_{i}"),
         *norm_rules("input_proj.{i}.1", "input_{i}_norm"),
         Rule("transformer.level_embed", "level_embedding"),
         *deformable_encoder_rules("transformer.encoder", "encoder"),
     ]
     for theirs, ours in (("adapter", "lateral"), ("layer", "pyramid")):
-        rules += [*_conv(f"{theirs}_{{k}}", f"{ours}_{{k}}"), *norm_rules(f"{theirs}_{{k}}.norm", f"{ours}_{{k}}_norm")]
+        rules += [*conv_rules(f"{theirs}_{{k}}", f"{ours}_{{k}}"), *norm_rules(f"{theirs}_{{k}}.norm", f"{ours}_{{k}}_norm")]
     if not upsample_masks:
-        return rules + _conv("mask_features", "mask_features")
+        return rules + conv_rules("mask_features", "mask_features")
     return [
         *rules,
         Rule("mask_features.0.weight", "mask_upsample/kernel", CONV_TRANSPOSE),
         Rule("mask_features.0.bias", "mask_upsample/bias"),
         *norm_rules("mask_features.1", "mask_upsample_norm"),
-        *_conv("mask_features.3", "mask_features"),
+        *conv_rules("mask_features.3", "mask_features"),
     ]
 
 
@@ -43,13 +37,11 @@ def infer_pixel_decoder(shapes):
     """
     layer, upsample = "transformer.encoder.layers.0.linear1.weight", "mask_features.3.weight" in shapes
     masks = "mask_features.3.weight" if upsample else "mask_features.weight"
-    missing = [key for key in ("transformer.level_embed", layer, masks) if key not in shapes]
-    if missing:
-        raise ValueError(f"not the state dict of a pixel decoder: it lacks {', '.join(missing)}")
+    require(shapes, "the state dict of a pixel decoder", "transformer.level_embed", layer, masks)
     return {
         "hidden_dim": shapes["transformer.level_embed"][1],
         "mask_dim": shapes[masks][0],
-        "num_layers": len({match[1] for key in shapes if (match := re.match(r"transformer\.encoder\.layers\.(\d+)\.", key))}),
+        "num_layers": count(shapes, r"transformer\.encoder\.layers\.(\d+)\."),
         "mlp_dim": shapes[layer][0],
         "pyramid_norm": "adapter_1.bias" not in shapes,
         "upsample_masks": upsample,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.nn.conv import torch_conv_init
+from jaxseg.nn.conv import C2_XAVIER, torch_conv_init
 from jaxseg.nn.cross_attention import CrossAttention
 from jaxseg.nn.embeddings import sine_positions
 from jaxseg.nn.norms import layer_norm
@@ -155,12 +155,11 @@ class QueryDecoder(nn.Module):
     def look_at(self, memory):
         """Keys and values [B, h * w, C] of each map; its level's embedding is part of both, its positions of the keys."""
         level_embedding = self.param("level_embedding", nn.initializers.normal(1.0), (len(memory), self.hidden_dim))
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")  # detectron2's "c2_xavier"
         keys, values = [], []
         for i, x in enumerate(memory):
             size = x.shape[1:3]
             if self.project or x.shape[-1] != self.hidden_dim:
-                x = nn.Conv(self.hidden_dim, (1, 1), dtype=self.dtype, kernel_init=init, name=f"input_{i}")(x)
+                x = nn.Conv(self.hidden_dim, (1, 1), dtype=self.dtype, kernel_init=C2_XAVIER, name=f"input_{i}")(x)
             x = x.reshape(len(x), -1, self.hidden_dim)
             x = x + level_embedding[i].astype(self.dtype).reshape(1, 1, -1)
             position = sine_positions(size, self.hidden_dim // 2).reshape(1, -1, self.hidden_dim)

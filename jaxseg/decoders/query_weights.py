@@ -1,8 +1,6 @@
 """Where a released query decoder's tensors go: Mask2Former's names."""
 
-import re
-
-from jaxseg.weights import CONV, Rule, linear_rules, norm_rules, packed_attention_rules
+from jaxseg.weights import Rule, conv_rules, count, linear_rules, norm_rules, packed_attention_rules, require
 
 
 def query_decoder_rules():
@@ -23,8 +21,7 @@ def query_decoder_rules():
         Rule("static_query.weight", "query_content"),  # its name in upstream's first files
         Rule("query_embed.weight", "query_position"),
         Rule("level_embed.weight", "level_embedding"),
-        Rule("input_proj.{i}.weight", "input_{i}/kernel", CONV),
-        Rule("input_proj.{i}.bias", "input_{i}/bias"),
+        *conv_rules("input_proj.{i}", "input_{i}"),
     ]
 
 
@@ -35,16 +32,13 @@ def infer_query_decoder(shapes):
         ValueError: where a key that decides a field is missing.
     """
     hidden, mask = "transformer_ffn_layers.0.linear1.weight", "mask_embed.layers.2.weight"
-    missing = [key for key in ("query_embed.weight", "class_embed.weight", hidden, mask) if key not in shapes]
-    if missing:
-        raise ValueError(f"not the state dict of a query decoder: it lacks {', '.join(missing)}")
-    layers = {match[1] for key in shapes if (match := re.match(r"transformer_ffn_layers\.(\d+)\.", key))}
+    require(shapes, "the state dict of a query decoder", "query_embed.weight", "class_embed.weight", hidden, mask)
     return {
         "num_outputs": shapes["class_embed.weight"][0],
         "num_queries": shapes["query_embed.weight"][0],
         "hidden_dim": shapes["query_embed.weight"][1],
         "mask_dim": shapes[mask][0],
-        "num_layers": len(layers),
+        "num_layers": count(shapes, r"transformer_ffn_layers\.(\d+)\."),
         "mlp_dim": shapes[hidden][0],
         "project": "input_proj.0.weight" in shapes,
     }

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxseg.coco import check_size, encode_masks
 from jaxseg.metrics import ground_truth
-from jaxseg.metrics.coco_files import box_rows, check_size, encode_masks, mask_rows
+from jaxseg.metrics.coco_files import box_rows, mask_rows
 from jaxseg.metrics.evaluator import Collected, register
 from jaxseg.metrics.groups import by_group, check_names, class_groups, finite, ratio
 

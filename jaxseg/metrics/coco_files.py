@@ -1,43 +1,15 @@
 """COCO's files of results: instances as JSON, panoptic segments as JSON and PNG, written and read.
 
 A file of masks holds no boxes: where there are some, pycocotools takes small, medium and large from them instead of from the
-masks. Segment ids in a PNG are colours, id = R + 256 G + 65536 B; 0 = no segment.
+masks.
 """
 
 import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-_MAX_ID = 1 << 24
-
-
-def encode_mask(mask):
-    """[H, W] bool -> COCO's run lengths, `{"size": [H, W], "counts": str}`."""
-    return encode_masks(np.asarray(mask)[None])[0]
-
-
-def encode_masks(masks):
-    """[N, H, W] bool (N may be 0) -> N run lengths."""
-    from pycocotools import mask as coco
-
-    masks = np.asarray(masks)
-    if not len(masks):
-        return []
-    found = coco.encode(np.asfortranarray(masks.astype(np.uint8).transpose(1, 2, 0)))
-    return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in found]
-
-
-def check_size(rle, size, where):
-    """Refuses run lengths of another image size, of which pycocotools would make a wrong number without a word.
-
-    Raises:
-        ValueError: one line that says where, what was found and what was expected.
-    """
-    found = [int(n) for n in rle.get("size", ())]
-    if found != [int(n) for n in size]:
-        raise ValueError(f"{where}: mask of size {found}, the image is {[int(n) for n in size]} (height, width)")
+from jaxseg.coco import box_of, encode_mask, encode_masks, id_picture, read_ids, xywh
 
 
 def mask_rows(image_id, masks, scores, category_ids):
@@ -58,12 +30,6 @@ def box_rows(image_id, boxes_xyxy, scores, category_ids):
     return [{**_row(image_id, c, s), "bbox": xywh(box)} for box, s, c in rows]
 
 
-def xywh(box_xyxy):
-    """COCO's box: [x, y, width, height] as floats."""
-    x0, y0, x1, y1 = (float(v) for v in box_xyxy)
-    return [x0, y0, x1 - x0, y1 - y0]
-
-
 def _row(image_id, category_id, score):
     return {"image_id": image_id, "category_id": int(category_id), "score": float(score)}
 
@@ -81,30 +47,6 @@ def write_instances(path, rows):
     if wrong is not None:
         raise ValueError(f"{path}: found score {wrong}, expected finite numbers; are the weights?")
     _write_json(path, rows)
-
-
-def id_picture(segment_map):
-    """[H, W] ids below 2**24 -> the `PIL.Image` that stands for them.
-
-    Raises:
-        ValueError: an id that a picture cannot hold.
-    """
-    ids = np.asarray(segment_map)
-    if ids.size and not (ids.min() >= 0 and ids.max() < _MAX_ID):
-        raise ValueError(f"segment ids: found {ids.min()} to {ids.max()}, expected 0 to {_MAX_ID - 1}")
-    return Image.fromarray(np.stack([ids >> shift & 255 for shift in (0, 8, 16)], -1).astype(np.uint8))
-
-
-def read_ids(path):
-    """[H, W] int32 of the ids in a PNG.
-
-    Raises:
-        ValueError: a picture without three channels.
-    """
-    rgb = np.asarray(Image.open(path)).astype(np.int32)
-    if rgb.ndim != 3 or rgb.shape[2] < 3:
-        raise ValueError(f"{path}: found a picture of shape {rgb.shape}, expected three channels of segment ids")
-    return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
 
 
 def segments_info(segment_map, class_of, category_ids, score_of=None):
@@ -133,12 +75,6 @@ def segments_info(segment_map, class_of, category_ids, score_of=None):
         }
         found.append(info if score_of is None else {**info, "score": float(score_of[segment])})
     return found
-
-
-def box_of(mask):
-    """(x0, y0, x1, y1) around a mask [H, W], the last two exclusive; zeros where it is empty."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else (0, 0, 0, 0)
 
 
 def write_panoptic(path, folder, examples, categories=()):

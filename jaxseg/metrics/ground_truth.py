@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.metrics.coco_files import box_of, check_size, encode_mask, xywh
+from jaxseg.coco import as_text, box_of, check_size, encode_mask, xywh
 
 
 def from_objects(objects, size, where):
@@ -79,14 +79,14 @@ def outline(segmentation, size, where):
         check_size(segmentation, size, where)
         if isinstance(segmentation["counts"], list):
             segmentation = coco.frPyObjects(segmentation, height, width)
-        return _as_text(segmentation)
+        return as_text(segmentation)
     if isinstance(segmentation, np.ndarray):
         check_size({"size": segmentation.shape}, size, where)
         return encode_mask(segmentation > 0)
     polygons = [np.asarray(p, np.float64).ravel().tolist() for p in segmentation if np.size(p) >= 6] if segmentation else []
     if not polygons:
         return encode_mask(np.zeros((height, width), bool))
-    return _as_text(coco.merge(coco.frPyObjects(polygons, height, width)))
+    return as_text(coco.merge(coco.frPyObjects(polygons, height, width)))
 
 
 def read_annotations(path, names):
@@ -126,8 +126,3 @@ def _read(path):
     if missing:
         raise ValueError(f"{path}: no list {missing[0]!r}; expected a COCO JSON with images, annotations and categories")
     return data
-
-
-def _as_text(rle):
-    counts = rle["counts"]
-    return {"size": [int(n) for n in rle["size"]], "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}

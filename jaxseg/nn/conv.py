@@ -16,6 +16,10 @@ def torch_conv_init(fan_in):
     return init
 
 
+# detectron2's "c2_xavier", torch's kaiming_uniform with a = 1.
+C2_XAVIER = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
+
 class TileConvTranspose(nn.Module):
     """Transposed convolution whose stride equals its kernel: each pixel becomes a tile, [B, h, w, C] -> [B, h*k, w*k, F].
 

@@ -41,15 +41,24 @@ def resize_to_canvas(x: Array, size: Array, canvas: tuple[int, int]) -> Array:
         [B, ..., Hc, Wc]: rows below the height and columns right of the width are zero; inside equal to
         `resize(x, size, method="bilinear")`.
     """
-    rows, columns = (_traced_matrix(x.shape[axis - 2], size[:, axis], canvas[axis]) for axis in (0, 1))
+    rows, columns = (traced_matrix(x.shape[axis - 2], size[:, axis], canvas[axis]) for axis in (0, 1))
+    return of_rows_and_columns(x, rows, columns)
+
+
+def of_rows_and_columns(x: Array, rows: Array, columns: Array) -> Array:
+    """[B, ..., h, w] -> [B, ..., H, W]: both axes by a matrix of each example, [B, H, h] and [B, W, w]."""
     x = jnp.einsum("b...hw,bvw->b...hv", x, columns.astype(x.dtype), precision="highest")
     return jnp.einsum("b...hw,buh->b...uw", x, rows.astype(x.dtype), precision="highest")
 
 
-def _traced_matrix(in_size, out_sizes, canvas):
-    """[B, canvas, in_size] hat functions around the source positions of `out_sizes` [B] samples; zero rows beyond."""
+def traced_matrix(in_size, out_sizes: Array, canvas: int, used: Array | None = None) -> Array:
+    """[B, canvas, in_size] hat functions around the source positions of `out_sizes` [B] samples; zero rows beyond.
+
+    `used` [B]: how much of the input, from its start, the samples spread over; all by default. What lies beyond has no part.
+    """
     out_sizes = out_sizes.astype(jnp.float32)[:, None]
+    used = in_size if used is None else used.astype(jnp.float32)[:, None]
     i = jnp.arange(canvas, dtype=jnp.float32)[None, :]
-    centre = jnp.clip((i + 0.5) * (in_size / out_sizes) - 0.5, 0, in_size - 1)
+    centre = jnp.clip((i + 0.5) * (used / out_sizes) - 0.5, 0, used - 1)
     hats = jnp.maximum(0, 1 - jnp.abs(centre[:, :, None] - jnp.arange(in_size, dtype=jnp.float32)[None, None, :]))
     return jnp.where((i < out_sizes)[:, :, None], hats, 0)

@@ -7,6 +7,7 @@ way: bilinear to `padded_size`, cut to `image_size`, bilinear to `original_size`
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.ops.resize import of_rows_and_columns, traced_matrix
 from jaxseg.resampling import resize_matrix
 from jaxseg.typing import Array
 
@@ -37,15 +38,7 @@ def crop_and_resize(x: Array, image_size, original_size, *, canvas=None, padded_
         _traced_matrix(x.shape[axis - 2], padded_size[axis], image_size[:, axis], original_size[:, axis], canvas[axis])
         for axis in (0, 1)
     )
-    x = jnp.einsum("b...hw,bvw->b...hv", x, columns.astype(x.dtype), precision="highest")
-    return jnp.einsum("b...hw,buh->b...uw", x, rows.astype(x.dtype), precision="highest")
-
-
-def inside_canvas(original_size: Array, canvas) -> Array:
-    """[B, Hc, Wc] bool, True where a pixel of the canvas belongs to the image; `original_size` is [B, 2]."""
-    rows = jnp.arange(canvas[0])[None, :] < original_size[:, :1]
-    columns = jnp.arange(canvas[1])[None, :] < original_size[:, 1:]
-    return rows[:, :, None] & columns[:, None, :]
+    return of_rows_and_columns(x, rows, columns)
 
 
 def _static_matrix(in_size, padded, cropped, out_size):
@@ -55,13 +48,8 @@ def _static_matrix(in_size, padded, cropped, out_size):
 
 
 def _traced_matrix(in_size, padded, cropped, out_sizes, canvas):
-    """[B, canvas, in_size]; hat functions around the source positions of `out_sizes` [B] samples, zero rows beyond."""
-    cropped, out_sizes = (x.astype(jnp.float32)[:, None] for x in (cropped, out_sizes))
-    i = jnp.arange(canvas, dtype=jnp.float32)[None, :]
-    # What lies outside the crop does not reach the border of the result: positions stop at the last pixel inside.
-    centre = jnp.clip((i + 0.5) * (cropped / out_sizes) - 0.5, 0, cropped - 1)
-    hats = jnp.maximum(0, 1 - jnp.abs(centre[:, :, None] - jnp.arange(padded, dtype=jnp.float32)[None, None, :]))
-    hats = jnp.where((i < out_sizes)[:, :, None], hats, 0)
+    """[B, canvas, in_size] of all steps along one axis, zero rows beyond `out_sizes` [B]."""
+    last = traced_matrix(padded, out_sizes, canvas, cropped)
     if padded == in_size:
-        return hats
-    return jnp.einsum("bup,ph->buh", hats, jnp.asarray(resize_matrix(padded, in_size)), precision="highest")
+        return last
+    return jnp.einsum("bup,ph->buh", last, jnp.asarray(resize_matrix(padded, in_size)), precision="highest")

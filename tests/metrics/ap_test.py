@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 
+from jaxseg.coco import encode_mask
 from jaxseg.metrics.ap import class_ap, precision_recall, summary
-from jaxseg.metrics.coco_files import encode_mask, mask_rows
+from jaxseg.metrics.coco_files import mask_rows
 from jaxseg.metrics.evaluator import make_evaluator
 from jaxseg.text.vocabulary import Vocabulary
 

@@ -9,6 +9,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from jaxseg import coco
 from jaxseg.metrics import ap, coco_files
 from jaxseg.metrics.pq import Segments, class_quality, index_of, segment_counts
 
@@ -31,9 +32,9 @@ def truth():
     annotations = []
     for image_id in (4, 9, 11):
         for mask in blobs(5):
-            rle = coco_files.encode_mask(mask)
+            rle = coco.encode_mask(mask)
             row = {"image_id": image_id, "category_id": int(RNG.choice([2, 7])), "iscrowd": int(RNG.random() < 0.2)}
-            x0, y0, x1, y1 = (int(v) for v in coco_files.box_of(mask))
+            x0, y0, x1, y1 = (int(v) for v in coco.box_of(mask))
             found = {**row, "segmentation": rle, "area": int(mask.sum()), "bbox": [x0, y0, x1 - x0, y1 - y0]}
             annotations.append({**found, "id": len(annotations) + 1})
     images = [{"id": i, "height": SIZE[0], "width": SIZE[1]} for i in (4, 9, 11)]
@@ -71,7 +72,7 @@ def test_instances_are_scored_alike_from_files(truth, tmp_path, kind):
         if kind == "segm":
             rows += coco_files.mask_rows(image_id, mask[None], [score], [category])
         else:
-            rows += coco_files.box_rows(image_id, [coco_files.box_of(mask)], [score], [category])
+            rows += coco_files.box_rows(image_id, [coco.box_of(mask)], [score], [category])
     path = tmp_path / "folder" / "results.json"
     coco_files.write_instances(path, rows)
     found = np.array(list(ap.summary(ap.precision_recall(truth, rows, kind)).values()))
@@ -158,13 +159,13 @@ def test_segments_and_maps_that_disagree():
 
 def test_pictures_of_ids(tmp_path):
     ids = np.array([[0, 255], [256, 2**24 - 1]])
-    coco_files.id_picture(ids).save(tmp_path / "ids.png")
-    np.testing.assert_array_equal(coco_files.read_ids(tmp_path / "ids.png"), ids)
+    coco.id_picture(ids).save(tmp_path / "ids.png")
+    np.testing.assert_array_equal(coco.read_ids(tmp_path / "ids.png"), ids)
     with pytest.raises(ValueError, match="found 0 to 16777216, expected 0 to 16777215"):
-        coco_files.id_picture(ids + np.array([[0, 0], [0, 1]]))
+        coco.id_picture(ids + np.array([[0, 0], [0, 1]]))
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "grey.png")
     with pytest.raises(ValueError, match="expected three channels"):
-        coco_files.read_ids(tmp_path / "grey.png")
+        coco.read_ids(tmp_path / "grey.png")
 
 
 def test_semantic_maps_have_crowds():

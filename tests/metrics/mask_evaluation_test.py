@@ -10,9 +10,9 @@ import pytest
 
 from jaxseg import sharding
 from jaxseg.evaluate import Evaluation
+from jaxseg.ops.padding import inside_canvas
 from jaxseg.ops.resize import resize_to_canvas
 from jaxseg.postprocess.instance import instances
-from jaxseg.postprocess.original_size import inside_canvas
 from jaxseg.postprocess.panoptic import panoptic_segments
 from jaxseg.preprocess.segment_table import segment_table
 from tests import toy_evaluation as toy

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg import coco
 from jaxseg.encoders.clip import weights as clip_weights
 from jaxseg.encoders.clip.text import TextTransformer
 from jaxseg.metrics import ap, coco_files, miou
@@ -198,7 +199,7 @@ def coco_ap_base_novel(config, weights, inputs):
     rows = zip(_unpacked(inputs["gt_masks"], size), inputs["gt_image_category_crowd"].tolist(), strict=True)
     for number, (mask, (image, category, crowd)) in enumerate(rows, 1):
         row = {"id": number, "image_id": image, "category_id": category, "iscrowd": crowd, "area": float(mask.sum())}
-        truth["annotations"].append({**row, "segmentation": coco_files.encode_mask(mask)})
+        truth["annotations"].append({**row, "segmentation": coco.encode_mask(mask)})
     detections = []
     rows = zip(_unpacked(inputs["pred_masks"], size), inputs["pred_image_class"].tolist(), inputs["pred_scores"], strict=True)
     for mask, (image, label), score in rows:

@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxseg.ops.padding import inside_canvas
 from jaxseg.ops.resize import resize
-from jaxseg.postprocess.original_size import crop_and_resize, inside_canvas
+from jaxseg.postprocess.original_size import crop_and_resize
 
 RNG = np.random.default_rng(0)
 

@@ -1,15 +1,17 @@
 """Where CLIP's released tensors go: OpenAI's names and Hugging Face's, and sizes inferred from shapes alone."""
 
-import re
-
 from jaxseg.weights import (
     CONV,
     LINEAR,
     Rule,
+    batch_norm_rules,
+    conv_rules,
+    count,
     linear_rules,
     norm_rules,
     packed_attention_rules,
     prefixed,
+    require,
     separate_attention_rules,
 )
 
@@ -43,24 +45,19 @@ def _openai_vit():
     ]
 
 
-def _batch_norm(key, path):
-    names = (("weight", "scale"), ("bias", "bias"), ("running_mean", "mean"), ("running_var", "var"))
-    return [Rule(f"{key}.{theirs}", f"{path}/{ours}") for theirs, ours in names]
-
-
 def _openai_resnet():
     rules = [
         rule
         for i in (1, 2, 3)
         for prefix, path in (("", ""), ("layer{s}.{i}.", "layer{s}_{i}/"))
         for rule in (
-            Rule(f"{prefix}conv{i}.weight", f"{path}conv{i}/kernel", CONV),
-            *_batch_norm(f"{prefix}bn{i}", f"{path}bn{i}"),
+            *conv_rules(f"{prefix}conv{i}", f"{path}conv{i}", bias=False),
+            *batch_norm_rules(f"{prefix}bn{i}", f"{path}bn{i}"),
         )
     ]
     rules += [
-        Rule("layer{s}.{i}.downsample.0.weight", "layer{s}_{i}/downsample_conv/kernel", CONV),
-        *_batch_norm("layer{s}.{i}.downsample.1", "layer{s}_{i}/downsample_bn"),
+        *conv_rules("layer{s}.{i}.downsample.0", "layer{s}_{i}/downsample_conv", bias=False),
+        *batch_norm_rules("layer{s}.{i}.downsample.1", "layer{s}_{i}/downsample_bn"),
         Rule("attnpool.positional_embedding", "attnpool/position_embedding"),
     ]
     for theirs, ours in (("q_proj", "q"), ("k_proj", "k"), ("v_proj", "v"), ("c_proj", "out")):
@@ -129,11 +126,6 @@ def huggingface_rules():
     ]
 
 
-def _count(shapes, pattern):
-    """How many different numbers the group of `pattern` takes."""
-    return len({match[1] for key in shapes if (match := re.match(pattern, key))})
-
-
 def is_openai(keys):
     """Whether these are the keys of an OpenAI CLIP state dict, without a prefix."""
     return "text_projection" in keys and "token_embedding.weight" in keys
@@ -148,18 +140,18 @@ def infer_openai(shapes):
     Raises:
         ValueError: where a key that decides a field is missing.
     """
-    _require(shapes, "text_projection", "positional_embedding", "token_embedding.weight", "ln_final.weight")
+    require(shapes, "a CLIP state dict", "text_projection", "positional_embedding", "token_embedding.weight", "ln_final.weight")
     fields = {
         "embed_dim": shapes["text_projection"][1],
         "text_width": shapes["ln_final.weight"][0],
-        "text_layers": _count(shapes, r"transformer\.resblocks\.(\d+)\."),
+        "text_layers": count(shapes, r"transformer\.resblocks\.(\d+)\."),
         "context_length": shapes["positional_embedding"][0],
         "vocab_size": shapes["token_embedding.weight"][0],
     }
     if "visual.proj" in shapes:
         patch = shapes["visual.conv1.weight"][-1]
         grid = round((shapes["visual.positional_embedding"][0] - 1) ** 0.5)
-        layers = _count(shapes, r"visual\.transformer\.resblocks\.(\d+)\.")
+        layers = count(shapes, r"visual\.transformer\.resblocks\.(\d+)\.")
         width = shapes["visual.conv1.weight"][0]
         return fields | {
             "patch_size": patch,
@@ -167,19 +159,25 @@ def infer_openai(shapes):
             "vision_width": width,
             "vision_layers": layers,
         }
-    _require(shapes, "visual.attnpool.positional_embedding", "visual.layer1.0.conv1.weight")
+    require(shapes, "a CLIP state dict", "visual.attnpool.positional_embedding", "visual.layer1.0.conv1.weight")
     return fields | {
         "patch_size": 0,
         "image_size": 32 * round((shapes["visual.attnpool.positional_embedding"][0] - 1) ** 0.5),
         "vision_width": shapes["visual.layer1.0.conv1.weight"][0],
-        "vision_layers": tuple(_count(shapes, rf"visual\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)),
+        "vision_layers": tuple(count(shapes, rf"visual\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)),
     }
 
 
 def infer_huggingface(shapes):
     """Fields of `Clip` from the shapes of a transformers CLIPModel; see `infer_openai`."""
     vision, text = "vision_model.embeddings", "text_model.embeddings"
-    _require(shapes, f"{vision}.patch_embedding.weight", f"{text}.token_embedding.weight", "text_projection.weight")
+    require(
+        shapes,
+        "a CLIP state dict",
+        f"{vision}.patch_embedding.weight",
+        f"{text}.token_embedding.weight",
+        "text_projection.weight",
+    )
     patch = shapes[f"{vision}.patch_embedding.weight"][-1]
     grid = round((shapes[f"{vision}.position_embedding.weight"][0] - 1) ** 0.5)
     return {
@@ -187,9 +185,9 @@ def infer_huggingface(shapes):
         "image_size": patch * grid,
         "patch_size": patch,
         "vision_width": shapes[f"{vision}.patch_embedding.weight"][0],
-        "vision_layers": _count(shapes, r"vision_model\.encoder\.layers\.(\d+)\."),
+        "vision_layers": count(shapes, r"vision_model\.encoder\.layers\.(\d+)\."),
         "text_width": shapes[f"{text}.token_embedding.weight"][1],
-        "text_layers": _count(shapes, r"text_model\.encoder\.layers\.(\d+)\."),
+        "text_layers": count(shapes, r"text_model\.encoder\.layers\.(\d+)\."),
         "context_length": shapes[f"{text}.position_embedding.weight"][0],
         "vocab_size": shapes[f"{text}.token_embedding.weight"][0],
     }
@@ -207,9 +205,3 @@ def huggingface_settings(settings):
         largest = text.get("vocab_size", 49408) - 1
         fields["eos_token"] = -1 if text["eos_token_id"] in (2, largest) else text["eos_token_id"]
     return fields
-
-
-def _require(shapes, *keys):
-    missing = [key for key in keys if key not in shapes]
-    if missing:
-        raise ValueError(f"not a CLIP state dict: it lacks {', '.join(missing)}")

@@ -1,8 +1,6 @@
 """Where a ResNet's released tensors go: detectron2's names and torchvision's, and sizes inferred from shapes."""
 
-import re
-
-from jaxseg.weights import CONV, Rule
+from jaxseg.weights import batch_norm_rules, conv_rules, count, require
 
 DETECTRON2_IGNORE = ((r"stem\.fc\.(weight|bias)", "ImageNet classifier"),)
 TORCHVISION_IGNORE = (
@@ -12,35 +10,36 @@ TORCHVISION_IGNORE = (
 STAGES = (2, 3, 4, 5)
 
 
-def _conv(key, path):
-    return Rule(f"{key}.weight", f"{path}/kernel", CONV)
-
-
-def _batch_norm(key, path):
-    names = (("weight", "scale"), ("bias", "bias"), ("running_mean", "mean"), ("running_var", "var"))
-    return [Rule(f"{key}.{theirs}", f"{path}/{ours}") for theirs, ours in names]
-
-
 def detectron2_rules():
     """`stem.conv1.*`, `res{2..5}.{i}.{conv1,conv2,conv3,shortcut}.*`; checkpoints of systems prefix them with `backbone.`."""
-    rules = [_conv("stem.conv1", "stem_conv"), *_batch_norm("stem.conv1.norm", "stem_norm")]
+    rules = [*conv_rules("stem.conv1", "stem_conv", bias=False), *batch_norm_rules("stem.conv1.norm", "stem_norm")]
     key, path = "res{s}.{i}", "res{s}_{i}"
     for k in (1, 2, 3):
-        rules += [_conv(f"{key}.conv{k}", f"{path}/conv{k}"), *_batch_norm(f"{key}.conv{k}.norm", f"{path}/norm{k}")]
+        rules += [
+            *conv_rules(f"{key}.conv{k}", f"{path}/conv{k}", bias=False),
+            *batch_norm_rules(f"{key}.conv{k}.norm", f"{path}/norm{k}"),
+        ]
     shortcut = f"{key}.shortcut"
-    return [*rules, _conv(shortcut, f"{path}/shortcut"), *_batch_norm(f"{shortcut}.norm", f"{path}/shortcut_norm")]
+    return [
+        *rules,
+        *conv_rules(shortcut, f"{path}/shortcut", bias=False),
+        *batch_norm_rules(f"{shortcut}.norm", f"{path}/shortcut_norm"),
+    ]
 
 
 def torchvision_rules():
     """`conv1`, `bn1`, `layer{1..4}.{i}.{conv*,bn*,downsample}.*`."""
-    rules = [_conv("conv1", "stem_conv"), *_batch_norm("bn1", "stem_norm")]
+    rules = [*conv_rules("conv1", "stem_conv", bias=False), *batch_norm_rules("bn1", "stem_norm")]
     for stage in STAGES:
         key, path = f"layer{stage - 1}.{{i}}", f"res{stage}_{{i}}"
         for k in (1, 2, 3):
-            rules += [_conv(f"{key}.conv{k}", f"{path}/conv{k}"), *_batch_norm(f"{key}.bn{k}", f"{path}/norm{k}")]
+            rules += [
+                *conv_rules(f"{key}.conv{k}", f"{path}/conv{k}", bias=False),
+                *batch_norm_rules(f"{key}.bn{k}", f"{path}/norm{k}"),
+            ]
         rules += [
-            _conv(f"{key}.downsample.0", f"{path}/shortcut"),
-            *_batch_norm(f"{key}.downsample.1", f"{path}/shortcut_norm"),
+            *conv_rules(f"{key}.downsample.0", f"{path}/shortcut", bias=False),
+            *batch_norm_rules(f"{key}.downsample.1", f"{path}/shortcut_norm"),
         ]
     return rules
 
@@ -61,12 +60,10 @@ def infer_torchvision(shapes):
 
 def _infer(shapes, stem, first_stage, patterns):
     conv1, conv3 = f"{first_stage}.0.conv1.weight", f"{first_stage}.0.conv3.weight"
-    missing = [key for key in (stem, conv1, conv3) if key not in shapes]
-    if missing:
-        raise ValueError(f"not the state dict of a ResNet with bottlenecks: it lacks {', '.join(missing)}")
-    counts = (len({match[1] for key in shapes if (match := re.match(pattern, key))}) for pattern in patterns)
+    require(shapes, "the state dict of a ResNet with bottlenecks", stem, conv1, conv3)
+    counts = (count(shapes, pattern) for pattern in patterns)
     return {
-        "num_blocks": tuple(count for count in counts if count),
+        "num_blocks": tuple(n for n in counts if n),
         "stem_dim": shapes[stem][0],
         "bottleneck_dim": shapes[conv1][0],
         "res2_dim": shapes[conv3][0],

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxseg.config import model_fields
 from jaxseg.losses.masks import binary_cross_entropy
+from jaxseg.ops.padding import inside_canvas
 from jaxseg.ops.resize import resize_to_canvas
 from jaxseg.result import Result
 from jaxseg.systems.clipseg.model import ClipSeg
@@ -136,9 +137,7 @@ def at_original_size(outputs, original_size, threshold, *, canvas):
         inside the mask, 0 where it is empty.
     """
     probabilities = resize_to_canvas(jax.nn.sigmoid(outputs["logits"].astype(jnp.float32)), original_size, canvas)
-    rows = jnp.arange(canvas[0])[None, :] < original_size[:, :1]
-    columns = jnp.arange(canvas[1])[None, :] < original_size[:, 1:]
-    inside = (rows[:, :, None] & columns[:, None, :])[:, None]
+    inside = inside_canvas(original_size, canvas)[:, None]
     masks = (probabilities > threshold) & inside
     area = jnp.sum(masks, (2, 3))
     scores = jnp.sum(jnp.where(masks, probabilities, 0), (2, 3)) / jnp.maximum(area, 1)
