@@ -9,9 +9,7 @@ from jaxseg.typing import Array
 IMPLEMENTATIONS = ("auto", "xla")
 
 
-def attention(
-    q: Array, k: Array, v: Array, *, mask=None, multiplier=None, dropout=None, return_weights=False, impl="auto"
-):
+def attention(q: Array, k: Array, v: Array, *, mask=None, multiplier=None, dropout=None, return_weights=False, impl="auto"):
     """softmax(q k^T / sqrt(D)) v, the softmax in float32.
 
     Args:
@@ -45,48 +43,53 @@ class MultiHeadAttention(nn.Module):
     Attributes:
         num_heads: heads; the width must be a multiple.
         dropout_rate: on the attention weights, where not deterministic.
-        mask_queries: owns a further query projection `mask_q` for leading mask tokens (MasQCLIP).
+        mask_projections: which of "q", "k" and "v" asking tokens have for themselves, as `mask_q`, `mask_k`, `mask_v`; the
+            others, and `out`, they share.
         impl: of `attention`.
     """
 
     num_heads: int
     dropout_rate: float = 0.0
-    mask_queries: bool = False
+    mask_projections: str = ""
     impl: str = "auto"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(
-        self, x, *, mask=None, multiplier=None, num_mask_tokens=0, value_only=False, deterministic=True
-    ) -> Array:
-        """x: [B, N, C] -> [B, N, C].
+        self, x, *, mask=None, multiplier=None, asking=None, visible=None, value_only=False, deterministic=True
+    ) -> Array | tuple[Array, Array]:
+        """x: [B, N, C] -> [B, N, C], or that and what the asking tokens got, [B, M, C].
 
-        The first `num_mask_tokens` tokens ask through `mask_q` and are never asked: keys and values are those of the other
-        tokens, computed once. `value_only` leaves attention out and gives every token its own value (dense CLIP).
+        Tokens `asking` [B, M, C] look at those of x that are `visible` [B, M, N] and are never looked at themselves (mask class
+        tokens, MasQCLIP), so that x does not depend on them, in value or in gradient. `mask` and `multiplier` are about x.
+        `value_only` leaves attention out and gives every token its own value (dense CLIP).
         The weights are sown as `intermediates/weights` where that collection is mutable.
         """
         width = x.shape[-1]
         if width % self.num_heads:
             raise ValueError(f"attention: width {width} is not a multiple of {self.num_heads} heads")
+        names = ("q", "k", "v", *(f"mask_{name}" for name in self.mask_projections if asking is not None))
+        projections = {name: nn.Dense(width, dtype=self.dtype, name=name) for name in names}
 
         def heads(name, y):
-            y = nn.Dense(width, dtype=self.dtype, name=name)(y)
-            return y.reshape(*y.shape[:-1], self.num_heads, width // self.num_heads)
+            return projections[name](y).reshape(*y.shape[:-1], self.num_heads, width // self.num_heads)
 
-        image = x[:, num_mask_tokens:]
-        q, k, v = heads("q", image), heads("k", image), heads("v", image)
-        if self.mask_queries:
-            asking = heads("mask_q", x[:, :num_mask_tokens])
-            q = jnp.concatenate([asking, q], axis=1)
+        q, k, v = heads("q", x), heads("k", x), heads("v", x)
         if value_only:
             y = v
         else:
             sow = self.is_mutable_collection("intermediates")
             dropout = nn.Dropout(self.dropout_rate, deterministic=deterministic) if self.dropout_rate else None
-            y = attention(
-                q, k, v, mask=mask, multiplier=multiplier, dropout=dropout, return_weights=sow, impl=self.impl
-            )
+            options = {"dropout": dropout, "return_weights": sow, "impl": self.impl}
+            y = attention(q, k, v, mask=mask, multiplier=multiplier, **options)
             if sow:
                 y, weights = y
                 self.sow("intermediates", "weights", weights)
-        return nn.Dense(width, dtype=self.dtype, name="out")(y.reshape(*y.shape[:-2], width))
+        out = nn.Dense(width, dtype=self.dtype, name="out")
+        y = out(y.reshape(x.shape))
+        if asking is None:
+            return y
+        own = {name: f"mask_{name}" for name in self.mask_projections}
+        asked = [heads(own[name], x) if name in own else shared for name, shared in (("k", k), ("v", v))]
+        answer = attention(heads(own.get("q", "q"), asking), *asked, mask=visible[:, None], impl=self.impl)
+        return y, out(answer.reshape(asking.shape))

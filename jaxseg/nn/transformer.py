@@ -22,23 +22,27 @@ class PreNormBlock(nn.Module):
     mlp_dim: int
     activation: str = "quick_gelu"
     epsilon: float = 1e-5
-    mask_queries: bool = False
+    mask_projections: str = ""
     impl: str = "auto"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, mask=None, multiplier=None, num_mask_tokens=0, value_only=False) -> Array:
-        """Arguments as in `MultiHeadAttention`."""
+    def __call__(self, x, mask=None, multiplier=None, asking=None, visible=None, value_only=False):
+        """Arguments as in `MultiHeadAttention`; with asking tokens it returns both."""
         x = nn.with_logical_constraint(x, ("batch", "tokens", "embed"))
-        y = layer_norm("ln_1", self.dtype, self.epsilon)(x)
+        ln_1, ln_2 = (layer_norm(name, self.dtype, self.epsilon) for name in ("ln_1", "ln_2"))
         attend = MultiHeadAttention(
-            self.num_heads, mask_queries=self.mask_queries, impl=self.impl, dtype=self.dtype, name="attn"
+            self.num_heads, mask_projections=self.mask_projections, impl=self.impl, dtype=self.dtype, name="attn"
         )
-        x = x + attend(
-            y, mask=mask, multiplier=multiplier, num_mask_tokens=num_mask_tokens, value_only=value_only
+        mlp = Mlp(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")
+        if asking is None:
+            x = x + attend(ln_1(x), mask=mask, multiplier=multiplier, value_only=value_only)
+            return x + mlp(ln_2(x))
+        y, answer = attend(
+            ln_1(x), mask=mask, multiplier=multiplier, asking=ln_1(asking), visible=visible, value_only=value_only
         )
-        y = layer_norm("ln_2", self.dtype, self.epsilon)(x)
-        return x + Mlp(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")(y)
+        x, asking = x + y, asking + answer
+        return x + mlp(ln_2(x)), asking + mlp(ln_2(asking))
 
 
 class PostNormBlock(nn.Module):
@@ -78,7 +82,7 @@ class BlockStack(nn.Module):
     remat: str = ""
 
     @nn.compact
-    def __call__(self, x, *, stop=None, taps=(), mask=None, multiplier=None, num_mask_tokens=0, value_only_last=False):
+    def __call__(self, x, *, stop=None, taps=(), mask=None, multiplier=None, asking=None, visible=None, value_only_last=False):
         """Runs blocks 0 .. stop-1 (all by default).
 
         Args:
@@ -86,37 +90,39 @@ class BlockStack(nn.Module):
             stop: number of blocks to run; the others exist but cost nothing.
             taps: indices of the blocks whose output is returned.
             multiplier: an array for every block, or `{index: array}`.
+            asking, visible: of `MultiHeadAttention`, for all blocks.
             value_only_last: whether block `num_layers - 1` is run without attention.
 
         Returns:
-            [B, N, C] and `{index: [B, N, C]}` for the taps.
+            [B, N, C], `asking` after the last block or None, and `{index: [B, N, C]}` for the taps.
         """
         stop = self.num_layers if stop is None else stop
         if not all(0 <= tap < stop for tap in taps):
             raise ValueError(f"taps: found {tuple(taps)}, expected block indices below {stop}")
         block_class = PreNormBlock
         if self.remat:
-            # 4 and 5 are num_mask_tokens and value_only, counted with self.
-            block_class = nn.remat(block_class, policy=REMAT_POLICIES[self.remat], static_argnums=(4, 5))
+            # 6 is value_only, counted with self.
+            block_class = nn.remat(block_class, policy=REMAT_POLICIES[self.remat], static_argnums=(6,))
         if self.scan:
             if value_only_last or isinstance(multiplier, dict):
                 raise ValueError("scan: blocks that differ (value_only_last, multiplier per block) need scan=False")
-            return self._scanned(block_class, x, stop, taps, (mask, multiplier, num_mask_tokens, False))
+            return self._scanned(block_class, (x, asking), stop, taps, mask, multiplier, visible)
         activations = {}
         for i in range(stop):
             factor = multiplier.get(i) if isinstance(multiplier, dict) else multiplier
             value_only = value_only_last and i == self.num_layers - 1
             block = block_class(**self.block, name=f"block_{i}")
-            x = block(x, mask, factor, num_mask_tokens, value_only)
+            x, asking = _pair(block(x, mask, factor, asking, visible, value_only))
             if i in taps:
                 activations[i] = x
-        return x, activations
+        return x, asking, activations
 
-    def _scanned(self, block_class, x, stop, taps, arguments):
+    def _scanned(self, block_class, carry, stop, taps, mask, multiplier, visible):
         def body(block, carry, index):
             del index
-            carry = block(carry, *arguments)
-            return carry, (carry if taps else None)
+            x, asking = carry
+            carry = _pair(block(x, mask, multiplier, asking, visible, False))
+            return carry, (carry[0] if taps else None)
 
         def first(variables):
             return jax.tree.map(lambda stacked: stacked[:stop], variables)
@@ -126,5 +132,10 @@ class BlockStack(nn.Module):
         )
         if stop < self.num_layers:
             scan = nn.map_variables(scan, "params", trans_in_fn=first)
-        x, outputs = scan(block_class(**self.block, name="blocks"), x, jnp.arange(stop))
-        return x, {tap: outputs[tap] for tap in taps}
+        (x, asking), outputs = scan(block_class(**self.block, name="blocks"), carry, jnp.arange(stop))
+        return x, asking, {tap: outputs[tap] for tap in taps}
+
+
+def _pair(output):
+    """What a block returns, as (x, asking or None)."""
+    return output if isinstance(output, tuple) else (output, None)

@@ -2,10 +2,8 @@
 
 import jax.numpy as jnp
 
+from jaxseg.statistics import DETECTRON2
 from jaxseg.typing import Array
-
-# Of ImageNet's RGB pixels in 0..255, as detectron2's models take them.
-PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def inside_canvas(sizes: Array, canvas) -> Array:
@@ -19,11 +17,17 @@ def inside_canvas(sizes: Array, canvas) -> Array:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def normalize_inside(image: Array, sizes: Array, mean=PIXEL_MEAN, std=PIXEL_STD) -> Array:
+def normalize_inside(image: Array, sizes: Array, statistics=DETECTRON2) -> Array:
     """[B, H, W, 3] pixels in 0..255 -> float32, normalised, and 0 where there is no image: padding comes after the mean.
 
     Args:
         sizes: [B, 2] (height, width) of each image.
+        statistics: mean and deviation of each channel.
     """
-    normal = (image.astype(jnp.float32) - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
-    return jnp.where(inside_canvas(sizes, image.shape[1:3])[..., None], normal, 0)
+    return jnp.where(inside_canvas(sizes, image.shape[1:3])[..., None], normalize(image, statistics), 0)
+
+
+def normalize(image: Array, statistics) -> Array:
+    """[..., 3] -> float32, (image - mean) / deviation."""
+    mean, deviation = (jnp.asarray(values, jnp.float32) for values in statistics)
+    return (image.astype(jnp.float32) - mean) / deviation

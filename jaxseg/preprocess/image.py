@@ -7,12 +7,7 @@ from jaxseg.preprocess import geometry, objects, reading
 from jaxseg.preprocess.arguments import pair, positive
 from jaxseg.preprocess.registry import register
 from jaxseg.resampling import resize_matrix, torch_nearest
-
-# Mean and deviation per channel, in units of 1.
-STATISTICS = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-}
+from jaxseg.statistics import STATISTICS
 
 
 @register

@@ -51,20 +51,20 @@ def inference(config, weights, inputs):
         for key, limits in config["thresholds"].items():
             thresholds = {"object_threshold": limits["object_mask"], "overlap_threshold": limits["overlap"]}
             found = panoptic_segments(with_no_object, probabilities, jnp.asarray(things), **thresholds)
-            out |= _panoptic(f"{name}_panoptic_{key}", found)
-        out |= _instances(f"{name}_{instance}", instances(scores, at_original, config["topk"]))
+            out |= panoptic_outputs(f"{name}_panoptic_{key}", found)
+        out |= instance_outputs(f"{name}_{instance}", instances(scores, at_original, config["topk"]))
         only = instances(scores, at_original, config["topk"], is_thing=jnp.asarray(things))
-        out |= _instances(f"{name}_instances_thingonly", only)
+        out |= instance_outputs(f"{name}_instances_thingonly", only)
     return out
 
 
-def _panoptic(name, found):
+def panoptic_outputs(name, found):
     rows = np.flatnonzero(found["panoptic_valid"])
     table = [rows + 1, found["panoptic_classes"][rows], found["panoptic_is_thing"][rows]]
     return {name: found["panoptic_map"], f"{name}_segments": np.stack([np.asarray(x, np.int64) for x in table], -1)}
 
 
-def _instances(name, found):
+def instance_outputs(name, found):
     keep = np.asarray(found["instance_valid"])
     return {f"{name}_{part}": np.asarray(found[f"instance_{part}"])[keep] for part in ("scores", "classes", "masks")}
 

@@ -17,7 +17,7 @@ class Clip(nn.Module):
     Attributes:
         patch_size: of the vision transformer; 0 makes the image tower a ModifiedResNet with `vision_layers` blocks per stage.
         vision_heads, text_heads: 0 derives them from the width, 64 channels a head.
-        mask_queries: gives the vision transformer query projections for mask tokens (MasQCLIP).
+        mask_projections: which projections the vision transformer has for mask tokens alone (MasQCLIP).
         scan, remat, impl: see `jaxseg.nn.transformer.BlockStack` and `jaxseg.nn.attention.attention`.
     """
 
@@ -33,7 +33,7 @@ class Clip(nn.Module):
     context_length: int = 77
     vocab_size: int = 49408
     eos_token: int = -1
-    mask_queries: bool = False
+    mask_projections: str = ""
     scan: bool = False
     remat: str = ""
     impl: str = "auto"
@@ -49,7 +49,7 @@ class Clip(nn.Module):
                 self.vision_layers,
                 self.num_vision_heads,
                 self.embed_dim,
-                mask_queries=self.mask_queries,
+                mask_projections=self.mask_projections,
                 impl=self.impl,
                 **blocks,
             )

@@ -56,7 +56,7 @@ class TextTransformer(nn.Module):
         """[B, T, C] embeddings -> normalised tokens [B, T, C] and the blocks' outputs for `taps`."""
         length = tokens.shape[1]
         causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
-        tokens, activations = self.stack(tokens, taps=taps, mask=causal)
+        tokens, _, activations = self.stack(tokens, taps=taps, mask=causal)
         return self.final_norm(tokens), activations
 
     def pool(self, tokens: Array, token_ids: Array) -> Array:

@@ -15,16 +15,18 @@ class VisionOutput(NamedTuple):
     """What the image tower gives.
 
     Attributes:
-        tokens: [B, M + 1 + h * w, C]: mask tokens, class token, patches in row-major order, after the last block that was run.
+        tokens: [B, 1 + h * w, C]: class token, patches in row-major order, after the last block that was run.
         activations: {block index: such tokens} for the taps; residual stream, not normalised.
         grid: (h, w).
         embedding: [B, E], the projected class token, or None where blocks were left out.
+        mask_tokens: [B, M, C] after that block, or None.
     """
 
     tokens: Array
     activations: dict[int, Array]
     grid: tuple[int, int]
     embedding: Array | None
+    mask_tokens: Array | None = None
 
 
 class VisionTransformer(nn.Module):
@@ -32,7 +34,7 @@ class VisionTransformer(nn.Module):
 
     Attributes:
         image_size: native side; other sizes and shapes resize the positions (bicubic, class position untouched).
-        mask_queries: whether each block has a query projection for mask tokens (MasQCLIP).
+        mask_projections: of `MultiHeadAttention`: which projections mask tokens have for themselves (MasQCLIP: "q").
     """
 
     image_size: int
@@ -41,7 +43,7 @@ class VisionTransformer(nn.Module):
     num_layers: int
     num_heads: int
     embed_dim: int
-    mask_queries: bool = False
+    mask_projections: str = ""
     scan: bool = False
     remat: str = ""
     impl: str = "auto"
@@ -62,7 +64,7 @@ class VisionTransformer(nn.Module):
             {
                 "num_heads": self.num_heads,
                 "mlp_dim": 4 * self.width,
-                "mask_queries": self.mask_queries,
+                "mask_projections": self.mask_projections,
                 "impl": self.impl,
                 "dtype": self.dtype,
             },
@@ -128,30 +130,27 @@ class VisionTransformer(nn.Module):
             embedding: whether the projected class token is wanted; if not, nothing after the last tap is run.
             num_tokens: resize the patch kernel so that this many patches fit a side (0: the native kernel).
             multiplier: factor on the attention logits, for every block or `{block: array}`; see `attention_multiplier`.
-            mask_tokens: [B, M, C] tokens that ask with their own query projection and are never asked; they enter
-                before `ln_pre`.
+            mask_tokens: [B, M, C] tokens that ask and are never asked; they enter before `ln_pre`.
             mask_visible: [B, M, 1 + h * w] bool: what each mask token sees (class token first).
             value_only_last: the last block gives each token its own value instead of attending (dense CLIP).
         """
         tokens, grid = self.embed(image, num_tokens)
-        num_mask_tokens, mask = 0, None
-        if mask_tokens is not None:
-            num_mask_tokens = mask_tokens.shape[1]
-            tokens = jnp.concatenate([self.pre_norm(mask_tokens.astype(self.dtype)), tokens], axis=1)
-            everything = jnp.ones((len(image), tokens.shape[1] - num_mask_tokens, mask_visible.shape[2]), bool)
-            mask = jnp.concatenate([mask_visible, everything], axis=1)[:, None]
+        if mask_tokens is None and self.mask_projections and self.is_initializing():
+            mask_tokens = jnp.zeros((len(image), 0, self.width))  # none, but their projections exist
+            mask_visible = jnp.zeros((len(image), 0, tokens.shape[1]), bool)
+        asking = None if mask_tokens is None else self.pre_norm(mask_tokens.astype(self.dtype))
         stop = self.num_layers if embedding or not taps else max(taps) + 1
-        tokens, activations = self.stack(
+        tokens, asking, activations = self.stack(
             tokens,
             stop=None if self.is_initializing() else stop,
             taps=taps,
-            mask=mask,
             multiplier=multiplier,
-            num_mask_tokens=num_mask_tokens,
+            asking=asking,
+            visible=mask_visible,
             value_only_last=value_only_last,
         )
-        pooled = self.project(tokens[:, num_mask_tokens]) if embedding or self.is_initializing() else None
-        return VisionOutput(tokens, activations, grid, pooled)
+        pooled = self.project(tokens[:, 0]) if embedding or self.is_initializing() else None
+        return VisionOutput(tokens, activations, grid, pooled, asking)
 
     def project(self, tokens: Array) -> Array:
         """[..., C] -> [..., E]: `ln_post` and the projection, as for the class token; not normalised."""
