@@ -7,6 +7,7 @@ import re
 
 import jax
 import optax
+import optax.contrib
 
 from jaxseg.weights import flatten, unflatten
 
@@ -105,9 +106,34 @@ def make_optimizer(config, trained):
 
 _DIRECTIONS = {
     "adamw": lambda o: optax.scale_by_adam(b1=o.betas[0], b2=o.betas[1], eps=o.eps),
+    "muon": lambda o: _muon(o),
     "sgd": lambda o: optax.trace(decay=o.betas[0]),
     "lion": lambda o: optax.scale_by_lion(b1=o.betas[0], b2=o.betas[1]),
 }
+
+
+def _muon(optim):
+    """Muon (Jordan et al. 2024) for the matrices of layers, scanned ones too; Adam for all else: embeddings, gains, biases.
+
+    Its updates have the size of Adam's (Liu et al. 2025, Moonlight), so that one learning rate serves both.
+    """
+
+    def kinds(params):
+        def is_matrix(path, x):
+            return path.endswith("/kernel") and x.ndim == (3 if "/blocks/" in f"/{path}" else 2)
+
+        flat = flatten(params)
+        return unflatten({path: "muon" if is_matrix(path, x) else "adam" for path, x in flat.items()})
+
+    last_two = optax.contrib.MuonDimensionNumbers(-2, -1)
+    muon = optax.contrib.muon(
+        1.0,
+        eps=optim.eps,
+        muon_weight_dimension_numbers=lambda params: jax.tree.map(lambda x: last_two, params),
+        consistent_rms=0.2,
+    )
+    # A direction, as the others: the rate and its sign come last.
+    return optax.partition({"muon": optax.chain(muon, optax.scale(-1.0)), "adam": _DIRECTIONS["adamw"](optim)}, kinds)
 
 
 def _factor(path, multipliers):

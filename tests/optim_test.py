@@ -40,6 +40,24 @@ def test_decay_and_multipliers_go_by_path():
     np.testing.assert_allclose(found["head"]["bias"], 0)
 
 
+def test_muon_orthogonalizes_matrices_and_leaves_the_rest_to_adam():
+    """All singular directions of a matrix get about the same step, blocks by themselves; a bias gets Adam's."""
+    rng = np.random.default_rng(0)
+    grads = {
+        "head": {"kernel": np.diag([10.0, 1.0, 0.1]) @ rng.normal(size=(3, 5)), "bias": np.array([4.0, -2.0])},
+        "blocks": {"fc": {"kernel": rng.normal(size=(2, 4, 4)) * [[[1.0]], [[50.0]]]}},
+        "token_embedding": rng.normal(size=(7, 3)),
+    }
+    found = first_update(config(name="muon"), dict(grads), grads)
+    size = 0.1 * 0.2 * 5**0.5  # rate, the size of Adam's updates, the larger side
+    values = [np.linalg.svd(found["head"]["kernel"])[1], *np.linalg.svd(found["blocks"]["fc"]["kernel"])[1]]
+    for expected, got in zip((size, 0.1 * 0.2 * 2, 0.1 * 0.2 * 2), values, strict=True):
+        assert np.all((got > 0.5 * expected) & (got < 1.5 * expected)), got
+    assert np.sum(found["head"]["kernel"] * grads["head"]["kernel"]) < 0
+    np.testing.assert_allclose(found["head"]["bias"], [-0.1, 0.1], rtol=1e-5)
+    np.testing.assert_allclose(found["token_embedding"], -0.1 * np.sign(grads["token_embedding"]), rtol=1e-3)
+
+
 def test_clipping_measures_trained_parameters_only():
     """A norm of 10 over the head alone; the frozen tower's gradient would add to it."""
     found = first_update(config(name="sgd", betas=(0.0, 0.0), clip_norm=1.0, freeze=("^tower/",)))

@@ -225,6 +225,22 @@ def test_one_seed_gives_one_run(whole, tmp_path):
     assert all(other[step] != record for step, record in toy.losses(whole).items())
 
 
+def test_a_resumed_run_with_muon_equals_an_uninterrupted_one(tmp_path):
+    """Its state has holes, where a parameter is another optimizer's."""
+
+    def config(steps):
+        made = toy.config_for(steps=steps).copy_and_resolve_references().unlock()
+        made.optim.name = "muon"
+        return made.lock()
+
+    with devices(1):
+        toy.run(tmp_path / "whole", config(4))
+        toy.run(tmp_path / "cut", config(2))
+        toy.run(tmp_path / "cut", config(4))
+    assert toy.losses(tmp_path / "cut") == toy.losses(tmp_path / "whole")
+    assert stored_arrays(tmp_path / "cut", 4) == stored_arrays(tmp_path / "whole", 4)
+
+
 def test_a_finished_run_is_only_evaluated_again(whole, tmp_path):
     workdir = Path(shutil.copytree(whole, tmp_path / "run"))
     results = (workdir / "results.json").read_bytes()
