@@ -110,6 +110,7 @@ class Segmenter:
         self.params, self.state = jax.device_put((params, state))
         self._pipeline = preprocess.parse(config.predict.preprocess)
         self._encode, self._decode = (jax.jit(task.capabilities[name]) for name in ("encode", "decode"))
+        self._at_original_size = jax.jit(_only(task.capabilities["at_original_size"]), static_argnames=("canvas", "names"))
         self._contexts = OrderedDict()
         self._image = None
 
@@ -183,6 +184,9 @@ class Segmenter:
     def prepare(self, names):
         """Encodes names ahead of the first image, so that what is wrong with them is known early."""
         names, length = _names(names), self.config.predict.prompts_per_chunk
+        if self.task.names_compete:
+            self._context(names)
+            return
         for start in range(0, len(names), length):
             self._context(_padded(names[start : start + length], length))
 
@@ -197,10 +201,10 @@ class Segmenter:
         """A `Result` for each photograph of a batch."""
         names = _names(names)
         metas = [{"path": p.path, "original_size": p.size, "image": p.pixels} for p in encoded.photographs]
-        parts = []
-        for chunk, outputs in self._chunks(encoded, names, self._threshold if threshold is None else threshold):
+        threshold, parts = self._threshold if threshold is None else threshold, []
+        for chunk, outputs in self._chunks(encoded, names, threshold, self.task.reads):
             # On the host, where slices of any size compile nothing.
-            outputs = {name: np.asarray(outputs[name]) for name in ("masks", "scores")}
+            outputs = {name: np.asarray(value) for name, value in outputs.items()}
             parts.append(self.task.finalize(outputs, metas, chunk))
         return [Result.join(of_one_image) for of_one_image in zip(*parts, strict=True)]
 
@@ -213,24 +217,24 @@ class Segmenter:
         """float32 [n, H, W] of a chunk of names at a time."""
         image = self._current()
         height, width = image.photographs[0].size
-        for chunk, outputs in self._chunks(image, names, 0.5):
+        for chunk, outputs in self._chunks(image, names, 0.5, ("probabilities",)):
             yield np.asarray(outputs["probabilities"])[0, : len(chunk), :height, :width]
 
-    def _chunks(self, encoded, names, threshold):
-        """Yields (names, outputs of `at_original_size`) of as many names at a time as fit."""
+    def _chunks(self, encoded, names, threshold, wanted):
+        """Yields (names, the wanted outputs of `at_original_size`) of as many names at a time as fit."""
         sizes = np.array([p.size for p in encoded.photographs], np.int32)
         sizes = np.concatenate([sizes, np.repeat(sizes[-1:], encoded.num_rows - len(sizes), 0)])
         step = self.config.predict.canvas
         canvas = tuple(int(-(-side // step) * step) for side in sizes.max(0))
         length = _chunk_length(self.config.predict.prompts_per_chunk, encoded.num_rows * canvas[0] * canvas[1])
+        length = len(names) if self.task.names_compete else length
         thresholds = _thresholds(threshold, len(names))
-        at_original_size = self.task.capabilities["at_original_size"]
         for start in range(0, len(names), length):
             chunk = names[start : start + length]
-            padded = _padded(chunk, length)
+            padded = chunk if self.task.names_compete else _padded(chunk, length)
             limits = np.resize(thresholds[start : start + length], len(padded))[None, :, None, None]
             outputs = self._decode(self.params, self.state, encoded.features, self._context(padded))
-            yield chunk, at_original_size(outputs, sizes, limits, canvas=canvas)
+            yield chunk, self._at_original_size(outputs, sizes, limits, canvas=canvas, names=tuple(wanted))
 
     def _context(self, padded):
         """The embeddings of a chunk of names, kept for the next image."""
@@ -240,6 +244,16 @@ class Segmenter:
         if len(self._contexts) > _MAX_CONTEXTS:
             self._contexts.popitem(last=False)
         return self._contexts[padded]
+
+
+def _only(at_original_size):
+    """`at_original_size` with some of its outputs; the compiler leaves out the rest."""
+
+    def wanted(outputs, original_size, threshold, *, canvas, names):
+        found = at_original_size(outputs, original_size, threshold, canvas=canvas)
+        return {name: found[name] for name in names}
+
+    return wanted
 
 
 def _check_capabilities(task):

@@ -121,7 +121,7 @@ class Evaluation:
 
     def _run_split(self, split, params, state, gallery):
         evaluators, data = self._evaluators[split], self._data[split]
-        contexts = encode_names(self._task, params, data.vocabulary.names, self._config.predict.prompts_per_chunk)
+        contexts = encode_names(self._task, params, data.vocabulary, self._config.predict.prompts_per_chunk)
         folds = {text: {} if isinstance(e, Counts) else [] for text, e in evaluators.items()}
         progress, pending = _Progress(split, data.num_examples), collections.deque()
 

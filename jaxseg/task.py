@@ -34,12 +34,17 @@ class Task:
         example_batch: `(batch_size, kind) -> batch` of `jax.ShapeDtypeStruct`, the exact shapes of a train batch.
         kinds: the static kinds of train batch; one jitted step each.
         accumulates: whether the loss is a sum over examples (not where examples interact, as in contrastive training).
-        prepare: `(params, names) -> ctx`: the vocabulary, encoded once.
+        prepare: `(params, names, is_thing=None) -> ctx`: the vocabulary, encoded once; `is_thing` [K] says which names are
+            countable (None: all).
         predict: `(params, state, ctx, batch) -> outputs`, jittable: padded arrays and their validity.
         example_predict: `(batch_size, num_names) -> (ctx, batch)` of `jax.ShapeDtypeStruct`, the inputs of `predict`.
-        finalize: `(outputs, metas, names, options) -> [Result]`, on the host: ragged, at original size.
+        finalize: `(outputs, metas, names) -> [Result]`, on the host: ragged, at original size.
+        reads: the outputs of `at_original_size` that `finalize` reads.
+        names_compete: whether a name's outputs depend on the other names (a softmax over them): a vocabulary is then never cut
+            into chunks or filled up.
         capabilities: further functions by name, for programs and benchmarks that ask for them. `replay`: `(params, state,
-            inputs) -> outputs` recomputes recorded activations of the published code by its names, for conversion.
+            inputs) -> outputs` recomputes recorded activations of the published code by its names, for conversion. `begin`:
+            `(params, state, names) -> (params, state)` completes what training starts from, once, after `init_from`.
     """
 
     name: str
@@ -52,4 +57,6 @@ class Task:
     predict: Callable[[Params, State, PyTree, Batch], dict[str, Array]] | None = None
     example_predict: Callable[[int, int], tuple[PyTree, Batch]] | None = None
     finalize: Callable[..., list[Any]] | None = None
+    reads: tuple[str, ...] = ("masks", "scores")
+    names_compete: bool = False
     capabilities: Mapping[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)

@@ -52,7 +52,7 @@ def _train(config, workdir, data, task, mesh, checkpoints, strict_resume):
     optimizer = optim.make_optimizer(config, optim.split(init_shapes(task)[0], config.optim.freeze)[0])
     templates = state_templates(task, optimizer, config, mesh)
     if checkpoints.latest_step() is None:
-        state = first_state(task, optimizer, config, templates, workdir)
+        state = first_state(task, optimizer, config, templates, workdir, data)
     else:
         state = _restored(checkpoints, templates, strict_resume)
     first_step = int(state.step)
@@ -123,12 +123,15 @@ def state_templates(task, optimizer, config, mesh):
     )
 
 
-def first_state(task, optimizer, config, templates, workdir):
-    """A new train state: random, then overlaid with `config.init_from`."""
+def first_state(task, optimizer, config, templates, workdir, data):
+    """A new train state: random, overlaid with `config.init_from`, then with what the task derives from that and the names."""
     layout = jax.tree.map(lambda x: x.sharding, templates)
     rng = jax.random.key(config.seed)
     params, state = jax.jit(task.init, out_shardings=(layout.params, layout.state))(rng)
     params = initialize.init_from(config, params, workdir)
+    if "begin" in task.capabilities:
+        begun = task.capabilities["begin"](params, state, data.vocabulary.names)
+        params, state = jax.device_put(begun, (layout.params, layout.state))
     build = jax.jit(
         lambda params, state: init_train_state(params, state, optimizer, config), out_shardings=layout, donate_argnums=0
     )

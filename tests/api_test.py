@@ -43,7 +43,7 @@ def make(counts=None, **predict):
     if counts is not None:
         counts.append(0)
 
-        def prepare(params, names):
+        def prepare(params, names, is_thing=None):
             counts[0] += 1
             return task.prepare(params, names)
 

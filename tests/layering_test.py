@@ -29,11 +29,12 @@ LAYERS = {
     "drawing": (),
     "visualize": ("drawing",),
     "result": ("filenames", "visualize", "preprocess", "coco"),
+    "finalize": ("result",),
     "task": (),
     "config": (),
     "systems": (
-        "ops", "nn", "encoders", "decoders", "pooling", "losses", "postprocess", "metrics", "text", "result", "task", "config",
-        "weights", "sharding",
+        "ops", "nn", "encoders", "decoders", "pooling", "losses", "postprocess", "metrics", "text", "result", "finalize",
+        "task", "config", "weights", "sharding",
     ),
 }  # fmt: skip
 MAY_NOT_BE_IMPORTED = (*PROGRAMS, "systems")  # by the layers above and by what stands beside the programs

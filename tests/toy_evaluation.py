@@ -17,7 +17,7 @@ SIZE, CANVAS = 4, 8
 def segmenter():
     """Logits are a projection of the channels onto a vector per name; nothing but arithmetic."""
 
-    def prepare(params, names):
+    def prepare(params, names, is_thing=None):
         return {"directions": params["directions"][np.array([NAMES.index(name) for name in names])]}
 
     def encode(params, state, batch):

@@ -25,13 +25,14 @@ class Contexts(NamedTuple):
     num_names: int
 
 
-def encode_names(task, params, names, chunk_size):
-    """Encodes a vocabulary; in equal chunks where the system can decode an image more than once."""
+def encode_names(task, params, vocabulary, chunk_size):
+    """Encodes a vocabulary; in equal chunks where the system can decode an image more than once, and names do not compete."""
+    names = vocabulary.names
     if task.prepare is None:
         return Contexts({}, 0, len(names))
-    if len(names) <= chunk_size or "decode" not in task.capabilities:
+    if len(names) <= chunk_size or "decode" not in task.capabilities or task.names_compete:
         # A system that needs no names still takes one: text towers do not take none.
-        return Contexts(task.prepare(params, tuple(names) or ("",)), 0, len(names))
+        return Contexts(task.prepare(params, tuple(names) or ("",), vocabulary.is_thing or (True,)), 0, len(names))
     num_chunks = math.ceil(len(names) / chunk_size)
     chunk_size = math.ceil(len(names) / num_chunks)
     filled = (*names, *[names[-1]] * (num_chunks * chunk_size - len(names)))
@@ -70,7 +71,10 @@ def _joined(x):
 
 
 def likeliest(outputs, threshold):
-    """[B, H, W] int16: the name of highest probability, -1 where none is above the threshold."""
+    """[B, H, W] int16: the likeliest name, -1 where none is above the threshold; that of its segment where there are some."""
+    if "panoptic_map" in outputs:
+        classes = jnp.pad(outputs["panoptic_classes"], ((0, 0), (1, 0)), constant_values=-1)
+        return jax.vmap(lambda classes, index: classes[index])(classes, outputs["panoptic_map"]).astype(jnp.int16)
     probabilities = outputs["probabilities"]
     best = jnp.argmax(probabilities, 1).astype(jnp.int16)
     return jnp.where(jnp.max(probabilities, 1) > threshold, best, jnp.int16(-1))

@@ -40,7 +40,8 @@ def make_task(config):
         }
         return terms, state
 
-    def prepare(params, names):
+    def prepare(params, names, is_thing=None):
+        del is_thing
         token_ids = tokenizer.tokenize(names, context_length=model.context_length)
         return {"text_embeddings": _encode_text(params, tokenizer.shorten(token_ids))}
 

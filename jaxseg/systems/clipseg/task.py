@@ -67,7 +67,8 @@ def make_task(config):
     def encode_names(params, token_ids):
         return call(params, "encode_text", token_ids)
 
-    def prepare(params, names):
+    def prepare(params, names, is_thing=None):
+        del is_thing
         token_ids = tokenizer.tokenize(names, context_length=context_length, truncate=config.predict.truncate)
         return {"cond": encode_names(params, tokenizer.shorten(token_ids))}
 
