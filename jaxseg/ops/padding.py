@@ -29,5 +29,6 @@ def normalize_inside(image: Array, sizes: Array, statistics=DETECTRON2) -> Array
 
 def normalize(image: Array, statistics) -> Array:
     """[..., 3] -> float32, (image - mean) / deviation."""
-    mean, deviation = (jnp.asarray(values, jnp.float32) for values in statistics)
+    shape = (1,) * (image.ndim - 1) + (3,)
+    mean, deviation = (jnp.asarray(values, jnp.float32).reshape(shape) for values in statistics)
     return (image.astype(jnp.float32) - mean) / deviation

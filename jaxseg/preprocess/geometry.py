@@ -14,7 +14,7 @@ from jaxseg.resampling import pil_nearest
 
 METHODS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC, "nearest": Image.Resampling.NEAREST}
 # Label arrays, whose last axes are height and width, and what stands where there is no image.
-FILL = {"segment_map": 0, "part_map": 0, "label_map": -1, "object_masks": 0, "mask": 0, "mask_valid": 0}
+FILL = {"segment_map": 0, "part_map": 0, "label_map": -1, "object_masks": 0, "masks": 0, "mask": 0, "mask_valid": 0}
 
 
 def resize_image(image, size, method="bilinear") -> np.ndarray:
@@ -177,6 +177,29 @@ def pad(size, fill=128):
     """Grows the image right and down to at least `size`; the new part is grey `fill`, void in labels."""
     size = pair(size, "size")
     return lambda example, context: padded(example, size, fill)
+
+
+@register
+def pad_to_multiple(multiple, labels=False):
+    """Grows the image right and down by zeros to sides that `multiple` divides.
+
+    Makes `image_size` int32 [2], (height, width) before. Labels stay as they are, for evaluation at their own size; with
+    `labels=True` they are padded by void.
+    """
+    positive(multiple, "multiple")
+
+    def apply(example, context):
+        del context
+        image = example["image"]
+        found = np.array(image.shape[:2], np.int32)
+        size = tuple((-(-found // multiple) * multiple).tolist())
+        example = {**example, "image_size": found}
+        if labels:
+            return padded(example, size, 0)
+        grow = [(0, size[0] - image.shape[0]), (0, size[1] - image.shape[1]), (0, 0)]
+        return {**example, "image": np.pad(image, grow)}
+
+    return apply
 
 
 @register(draws=True)

@@ -8,6 +8,8 @@ while pixels move, so that they are drawn once, at the size that is used.
 import numpy as np
 from pycocotools import mask as coco
 
+_MIN_SIDE = 1e-5  # pixels; a box of less is empty to detectron2
+
 
 def checked(objects, size, name):
     """Objects that can be drawn on an image of `size` (height, width).
@@ -159,27 +161,34 @@ def _moved(item, points, mask, size, clip=False):
     if isinstance(segmentation, np.ndarray):
         segmentation = mask(segmentation)
     else:
-        segmentation = [_clipped_polygon(points(p), size) if clip else points(p) for p in segmentation]
-        segmentation = [p for p in segmentation if len(p) >= 3]
+        moved = [points(p) for p in segmentation]
+        segmentation = [piece for p in moved for piece in _clipped_polygon(p, size)] if clip else moved
     corners = points(np.array(item["box_xyxy"], np.float64).reshape(2, 2))
     box = clipped_box(np.concatenate([corners.min(0), corners.max(0)]), size)
     return {**item, "segmentation": segmentation, "box_xyxy": box}
 
 
 def _clipped_polygon(points, size):
-    """The part of a polygon inside [0, w] x [0, h] (Sutherland & Hodgman 1974): one half-plane after another."""
-    for axis, limit, sign in ((0, 0.0, 1), (0, float(size[1]), -1), (1, 0.0, 1), (1, float(size[0]), -1)):
-        if not len(points):
-            break
-        distance = sign * (points[:, axis] - limit)
-        inside, following = distance >= 0, np.roll(points, -1, 0)
-        crosses = inside != np.roll(inside, -1)
-        share = distance / np.where(crosses, distance - np.roll(distance, -1), 1.0)
-        crossing = points + share[:, None] * (following - points)
-        # After each corner that stays, the point where its edge leaves or enters.
-        both = np.stack([points, crossing], 1).reshape(-1, 2)
-        points = both[np.stack([inside, crosses], 1).ravel()]
-    return points
+    """The pieces [n, 2] of a polygon inside [0, w] x [0, h], their outer rings alone.
+
+    A polygon that crosses itself is repaired first, as detectron2's augmentation does it.
+    """
+    import shapely  # only cropping needs it
+
+    inside = shapely.intersection(shapely.buffer(shapely.Polygon(points), 0), shapely.box(0, 0, size[1], size[0]))
+    polygons = [piece for piece in shapely.get_parts(inside) if piece.geom_type == "Polygon" and not piece.is_empty]
+    return [shapely.get_coordinates(piece.exterior)[:-1] for piece in polygons]
+
+
+def has_extent(item):
+    """Whether something is left of an object's outline: pixels of a mask, or polygons that span a box.
+
+    A polygon too small to be drawn has extent: its mask is empty.
+    """
+    segmentation = item["segmentation"]
+    if isinstance(segmentation, np.ndarray):
+        return bool(segmentation.any())
+    return bool(segmentation) and bool((np.ptp(np.concatenate(segmentation), 0) > _MIN_SIDE).all())
 
 
 def draw(objects, size) -> np.ndarray:

@@ -98,7 +98,7 @@ class MasQClip(nn.Module):
         """
         visual = self.towers.visual
         visible = visible_tokens(mask_logits, visual.image_size, visual.patch_size)
-        token = self.mask_embedding + visual.class_embedding
+        token = (self.mask_embedding + visual.class_embedding)[None, None]
         tokens = jnp.broadcast_to(token, (*mask_logits.shape[:2], visual.width))
         output = visual(self.clip_input(image), mask_tokens=tokens, mask_visible=visible)
         return visual.project(output.mask_tokens).astype(jnp.float32)
