@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -156,13 +155,6 @@ def compare(programs):
                 raise SystemExit(f"{name} disagrees with {next(iter(programs))}: off by {error:.2g} on average")
 
 
-def with_trips(text, impl):
-    """A scan's program with the number of its loops' trips, one per point of a query, which a TPU's program does not tell."""
-    if "scan" not in impl:
-        return text
-    return re.sub(r"(?m)^(.* while\(.*)$", rf'\1 "known_trip_count":{{"n":"{len(SHAPES) * POINTS}"}}', text)
-
-
 def measure_tpu(topology, dtype=jnp.bfloat16):
     """{case, kind: {formulation: estimated cycles, temporary MiB, rows}} per image, values in bfloat16.
 
@@ -182,7 +174,7 @@ def measure_tpu(topology, dtype=jnp.bfloat16):
             found = results[f"{case}, {kind}"] = {}
             for impl in sorted(set(FORMULATIONS) - {"auto"}):
                 compiled = program(impl, kind).lower(*arrays).compile()
-                packed, counted = "packed" in impl, hlo.totals(with_trips(compiled.as_text(), impl))
+                packed, counted = "packed" in impl, hlo.totals(compiled.as_text())
                 found[impl] = {
                     "estimated_mcycles_without_gathers": round((counted.cycles or 0) / 1e6, 2),
                     "loops_counted_once": counted.unknown_loops,

@@ -11,6 +11,8 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (\(.*?\)|\S+) ([\w\-]+)\(
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 _CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"?(\d+)')
+_BOUND = re.compile(r"^\s+ROOT .* compare\(%?([\w.\-]+), %?([\w.\-]+)\), direction=LT")
+_CONSTANT = re.compile(r"^\s+%?([\w.\-]+) = s32\[\]\S* constant\((\d+)\)")
 _CALLED = re.compile(r"(?:calls|to_apply|body)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _GROUPS = re.compile(r"replica_groups=(?:\[(\d+),(\d+)\]|\{\{([\d,]*)\})")
@@ -24,7 +26,8 @@ class Totals:
         collectives: {kind: [number of executions, bytes]}; bytes of the gathered or not yet reduced array.
         cycles: sum of the compiler's estimates, or None where the text has none. It leaves out gathers, sorts, scatters,
             collectives and custom kernels.
-        unknown_loops: loops whose trip count is not in the text; they count once.
+        unknown_loops: loops whose trip count is not in the text; they count once. Where it is not stated, it is the constant that
+            the loop's counter is compared with: scans count from 0 by 1.
     """
 
     collectives: dict[str, list[int]] = dataclasses.field(default_factory=dict)
@@ -67,16 +70,26 @@ def _walk(computations, name, times, result, only_collectives=False):
             entry[0] += times
             entry[1] += times * _collective_bytes(kind, shape, line)
         if opcode == "while":
-            trips = _TRIPS.search(line)
-            result.unknown_loops += not trips
+            trips = _trips(computations, line)
+            result.unknown_loops += trips is None
             body = re.search(r"body=%?([\w.\-]+)", line)[1]
-            _walk(computations, body, times * (int(trips[1]) if trips else 1), result, only_collectives)
+            _walk(computations, body, times * (1 if trips is None else trips), result, only_collectives)
         elif opcode == "conditional":
             for branch in re.findall(r"[\w.\-]+", (_BRANCHES.search(line) or [" ", ""])[1]):
                 _walk(computations, branch, times, result, only_collectives)
         elif opcode in ("call", "fusion", "async-start") and (called := _CALLED.search(line)):
             # A fusion's own estimate covers what is inside of it.
             _walk(computations, called[1], times, result, only_collectives or opcode == "fusion")
+
+
+def _trips(computations, line):
+    """How often the loop of a line runs, or None."""
+    if stated := _TRIPS.search(line):
+        return int(stated[1])
+    condition = computations.get((re.search(r"condition=%?([\w.\-]+)", line) or ["", ""])[1], ())
+    constants = dict(match.groups() for text in condition if (match := _CONSTANT.match(text)))
+    bounds = [constants.get(match[2]) for text in condition if (match := _BOUND.match(text))]
+    return int(bounds[0]) if len(bounds) == 1 and bounds[0] else None
 
 
 def _collective_bytes(kind, shape, line):

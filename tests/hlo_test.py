@@ -41,6 +41,16 @@ def test_loops_and_fusions_are_counted():
     assert found.unknown_loops == 0
 
 
+def test_trips_that_are_not_stated_are_those_of_the_condition():
+    silent = TPU_TEXT.replace(', backend_config={"known_trip_count":{"n":"3"}}', "")
+    assert silent != TPU_TEXT
+    assert hlo.totals(silent).unknown_loops == 1
+    counted = silent.replace("  ROOT %lt = pred[] compare", "  %n = s32[]{:T(128)} constant(5)\n  ROOT %lt = pred[] compare")
+    found = hlo.totals(counted)
+    assert found.cycles == 5 * 100 + 50
+    assert found.unknown_loops == 0
+
+
 def test_a_compiled_program_of_this_machine():
     """A matrix product with a split contraction is summed over the devices, ten times in a loop."""
     mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "model": 8})
