@@ -111,9 +111,14 @@ TINY_CLIP = {
 
 
 def source(data, split, **options):
-    """A data source as plain data: a folder or JSON by its path, anything else by its tfds name."""
+    """A data source as plain data: a folder or JSON by its path, anything else by its tfds name.
+
+    With `root=FOLDER`, `data` is a published data set in that folder: a name of `input_pipeline.benchmarks.LAYOUTS`.
+    """
     import os
 
+    if "root" in options:
+        return {"kind": "benchmark", "name": data, "split": split, **options}
     kind = "tfds"
     if os.path.isdir(data):
         kind = "folder"

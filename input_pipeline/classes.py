@@ -41,8 +41,8 @@ def read_classes(path):
     return vocabulary, {i: k for k, i in enumerate(ids)}, void
 
 
-def segments_of(stored, class_of, void, name):
-    """A label map as one segment per class, of id class + 1.
+def class_ids(stored, class_of, void, name):
+    """A label map as class ids.
 
     Args:
         stored: integers [H, W].
@@ -51,21 +51,24 @@ def segments_of(stored, class_of, void, name):
         name: of the map, for messages.
 
     Returns:
-        (segment_map int32 [H, W], 0 = void; segments).
+        (int32 [H, W] of class ids, -1 = void; the classes that have pixels, by stored id).
 
     Raises:
         ValueError: a number that is neither a class nor void.
     """
     values, where = np.unique(stored, return_inverse=True)
-    ids, segments = np.zeros(len(values), np.int32), []
-    for i, value in enumerate(values.tolist()):
-        if value in class_of:
-            ids[i] = class_of[value] + 1
-            segments.append({"id": int(ids[i]), "class_id": class_of[value], "is_crowd": False})
-        elif value not in void:
-            known = sorted(class_of)
-            raise ValueError(
-                f"{name}: pixel value {value} is no class id ({known[0]} to {known[-1]}) and not void "
-                f"({', '.join(map(str, sorted(void)))}); see classes.json"
-            )
-    return ids[where].reshape(stored.shape), segments
+    unknown = [v for v in values.tolist() if v not in class_of and v not in void]
+    if unknown:
+        known = sorted(class_of)
+        raise ValueError(
+            f"{name}: pixel value {unknown[0]} is no class id ({known[0]} to {known[-1]}) and not void "
+            f"({', '.join(map(str, sorted(void)))})"
+        )
+    ids = np.array([class_of.get(v, -1) for v in values.tolist()], np.int32)
+    return ids[where].reshape(stored.shape), ids[ids >= 0].tolist()
+
+
+def segments_of(stored, class_of, void, name):
+    """The same as one segment per class, of id class + 1: (segment_map int32 [H, W], 0 = void; segments)."""
+    classes, present = class_ids(stored, class_of, void, name)
+    return classes + 1, [{"id": c + 1, "class_id": c, "is_crowd": False} for c in present]

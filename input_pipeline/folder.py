@@ -1,4 +1,4 @@
-"""A folder of images and label-map PNGs with classes.json: a user's own data by its path alone."""
+"""Images with a label map each; a user's own folder of them, with classes.json, by its path alone."""
 
 import os
 from pathlib import Path
@@ -15,33 +15,22 @@ TREE = """expected
   labels are PNGs of one channel whose pixels are class ids"""
 
 
-class FolderSource:
-    """Images with one label map each; classes.py describes classes.json.
+class MapSource:
+    """Images with one label map each.
 
-    Raises:
-        ValueError: the folder, a list, or files that it names are missing, with the tree that is expected; classes.json wrong.
+    Args:
+        name: for messages.
+        root: folder that the pairs' paths start from.
+        pairs: (image, label map) of each example; the image's path is the example's id.
+        vocabulary: the class list.
+        class_of: {stored id: class id}.
+        void: stored ids that say nothing.
+        bits: of the label maps, where it matters; see `reading.read_label_map`.
     """
 
-    OPTIONS = ("name", "split")
-
-    def __init__(self, name, split):
-        self._root = Path(name)
-        self.name = f"{name}:{split}"
-        if not self._root.is_dir():
-            raise self._refusal("no such folder", split)
-        if not (self._root / "classes.json").is_file():
-            raise self._refusal("no classes.json", split)
-        self.vocabulary, self._class_of, self._void = read_classes(self._root / "classes.json")
-        listing = self._root / f"{split}.txt"
-        if listing.is_file():
-            self._pairs = self._listed(listing, split)
-        elif (self._root / split).is_dir() and (self._root / f"{split}annot").is_dir():
-            self._pairs = self._matched(split)
-        else:
-            raise self._refusal(f"no {split}.txt", split)
-        if not self._pairs:
-            raise self._refusal(f"split {split!r} has no images", split)
-        _check_existence(self._root, self._pairs, lambda what: self._refusal(what, split))
+    def __init__(self, name, root, pairs, vocabulary, class_of, void, bits=0):
+        self.name, self.vocabulary = name, vocabulary
+        self._root, self._pairs, self._class_of, self._void, self._bits = Path(root), pairs, class_of, void, bits
 
     def __len__(self):
         return len(self._pairs)
@@ -51,11 +40,39 @@ class FolderSource:
 
     def load(self, index):
         image, label = (str(self._root / part) for part in self._pairs[index])
-        segment_map, segments = segments_of(reading.read_label_map(label), self._class_of, self._void, label)
+        stored = reading.read_label_map(label, bits=self._bits)
+        segment_map, segments = segments_of(stored, self._class_of, self._void, label)
         return {"id": self.id(index), "path": image, "segment_map": segment_map, "segments": segments}
 
     def size(self, index):
         return reading.image_size(self._root / self._pairs[index][0])
+
+
+class FolderSource(MapSource):
+    """A user's folder; classes.py describes classes.json.
+
+    Raises:
+        ValueError: the folder, a list, or files that it names are missing, with the tree that is expected; classes.json wrong.
+    """
+
+    def __init__(self, name, split):
+        self._root = Path(name)
+        if not self._root.is_dir():
+            raise self._refusal("no such folder", split)
+        if not (self._root / "classes.json").is_file():
+            raise self._refusal("no classes.json", split)
+        vocabulary, class_of, void = read_classes(self._root / "classes.json")
+        listing = self._root / f"{split}.txt"
+        if listing.is_file():
+            pairs = self._listed(listing, split)
+        elif (self._root / split).is_dir() and (self._root / f"{split}annot").is_dir():
+            pairs = self._matched(split)
+        else:
+            raise self._refusal(f"no {split}.txt", split)
+        if not pairs:
+            raise self._refusal(f"split {split!r} has no images", split)
+        check_existence(self._root, pairs, lambda what: self._refusal(what, split))
+        super().__init__(f"{name}:{split}", name, pairs, vocabulary, class_of, void)
 
     def _listed(self, listing, split):
         pairs = []
@@ -91,7 +108,7 @@ class FolderSource:
         return ValueError(f"{self._root}: {what}; " + TREE.format(root=self._root, split=split))
 
 
-def _check_existence(root, pairs, refusal):
+def check_existence(root, pairs, refusal):
     """Looks for every file, a folder at a time."""
     listings, missing = {}, []
     for part in (part for pair in pairs for part in pair):

@@ -49,7 +49,6 @@ class _Reader:
             self.faults.add((self.key, index), path, error)
             return None
 
-
     def _fixed(self, loaded, index):
         """What is the same every time."""
         example = self.pipeline.transform(loaded, Context(None, self.source.vocabulary), last=self.pipeline.num_fixed)

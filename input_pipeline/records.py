@@ -7,11 +7,11 @@ panoptic_objects), one integer label map, and captions. Images stay as they were
 import os
 from pathlib import Path
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from input_pipeline.classes import read_classes, segments_of
 from input_pipeline.datasets import scenes
+from jaxseg.coco import ids_of
 from jaxseg.preprocess import reading
 from jaxseg.text.vocabulary import Vocabulary
 
@@ -30,8 +30,6 @@ class RecordSource:
     Raises:
         ValueError: one line: no such data set or split, not prepared, another file format, or features without labels or words.
     """
-
-    OPTIONS = ("name", "split", "data_dir", "labels", "classes")
 
     def __init__(self, name, split, data_dir=None, labels="", classes=""):
         self.name, self._split = f"{name}:{split}", split
@@ -104,8 +102,7 @@ class _Form:
     def example(self, raw):
         example = {"encoded": raw["image"]}
         if self._panoptic:
-            red, green, blue = np.moveaxis(raw["panoptic_image"].astype(np.int32), -1, 0)
-            example["segment_map"] = red + 256 * green + 65536 * blue
+            example["segment_map"] = ids_of(raw["panoptic_image"])
             rows = zip(*(raw["panoptic_objects"][k] for k in ("id", "label", "is_crowd")), strict=True)
             segments = [{"id": int(i), "class_id": int(label), "is_crowd": bool(crowd)} for i, label, crowd in rows]
             example["segments"] = segments

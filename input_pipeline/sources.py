@@ -1,11 +1,20 @@
 """Where examples come from. A source is opened from plain data: `{"kind": "folder", "name": PATH, "split": "train"}`."""
 
+import importlib
+import inspect
 import os
 from typing import Any, Protocol
 
 from jaxseg.text.vocabulary import Vocabulary
 
-KINDS = ("tfds", "folder", "coco")
+# Kind -> what opens it; a source's options are its arguments.
+KINDS = {
+    "tfds": "input_pipeline.records.RecordSource",
+    "folder": "input_pipeline.folder.FolderSource",
+    "coco": "input_pipeline.coco.CocoSource",
+    "coco_panoptic": "input_pipeline.panoptic.PanopticSource",
+    "benchmark": "input_pipeline.benchmarks.open_benchmark",
+}
 
 
 class Source(Protocol):
@@ -35,7 +44,7 @@ def open_source(spec, where="source") -> Source:
     """The source that plain data describe; what it needs is looked for, not read.
 
     Args:
-        spec: `kind`, `name`, `split`, and options of the kind: `images` (coco); `data_dir`, `labels`, `classes` (tfds).
+        spec: `kind`, `name`, `split`, and options of the kind, which are the arguments of its class in `KINDS`.
         where: the config field, for messages.
 
     Raises:
@@ -48,16 +57,17 @@ def open_source(spec, where="source") -> Source:
     if kind not in KINDS:
         raise ValueError(f"{where}.kind: found {kind!r}, expected one of {', '.join(KINDS)}")
     if not options.get("name"):
-        raise ValueError(f"{where}.name: found {options.get('name')!r}, expected a path or a tfds name")
+        raise ValueError(f"{where}.name: found {options.get('name')!r}, expected a path or a name")
     if kind == "folder" and os.path.isfile(os.path.join(options["name"], "features.json")):
         kind = "tfds"  # a folder that tfds has prepared
-    if kind == "folder":
-        from input_pipeline.folder import FolderSource as Kind
-    elif kind == "coco":
-        from input_pipeline.coco import CocoSource as Kind
-    else:
-        from input_pipeline.records import RecordSource as Kind
-    unknown = sorted(set(options) - set(Kind.OPTIONS))
+    module, name = KINDS[kind].rsplit(".", 1)
+    opener = getattr(importlib.import_module(module), name)
+    parameters = inspect.signature(opener).parameters
+    known = list(parameters)
+    unknown = sorted(set(options) - set(known))
     if unknown:
-        raise ValueError(f"{where}.{unknown[0]}: {kind} sources have no such option; they take {', '.join(Kind.OPTIONS)}")
-    return Kind(**options)
+        raise ValueError(f"{where}.{unknown[0]}: {kind} sources have no such option; they take {', '.join(known)}")
+    missing = [n for n, p in parameters.items() if p.default is p.empty and n not in options]
+    if missing:
+        raise ValueError(f"{where}.{missing[0]}: {kind} sources need it; they take {', '.join(known)}")
+    return opener(**options)

@@ -74,7 +74,13 @@ def read_ids(path):
     Raises:
         ValueError: a picture without three channels.
     """
-    rgb = np.asarray(Image.open(path)).astype(np.int32)
+    rgb = np.asarray(Image.open(path))
     if rgb.ndim != 3 or rgb.shape[2] < 3:
         raise ValueError(f"{path}: found a picture of shape {rgb.shape}, expected three channels of segment ids")
-    return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
+    return ids_of(rgb)
+
+
+def ids_of(rgb):
+    """[H, W, 3] uint8 of a picture of ids -> [H, W] int32."""
+    red, green, blue = (rgb[..., channel].astype(np.int32) for channel in range(3))
+    return red + 256 * green + 65536 * blue

@@ -33,7 +33,7 @@ def decode(rgb=True, max_pixels=reading.MAX_PIXELS):
         else:
             image = reading.read_image(example["path"], max_pixels=max_pixels, convert=rgb)
         size = image.shape[:2]
-        for key in ("segment_map", "part_map"):
+        for key in ("segment_map", "part_map", "label_map"):
             if key in example and example[key].shape != size:
                 raise ValueError(f"{name}: {key} is {example[key].shape}, the image is {size} (height, width)")
         if tuple(example.get("annotated_size", size)) != size:

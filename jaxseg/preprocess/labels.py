@@ -11,17 +11,20 @@ _TABLE = 1 << 16  # largest segment id that a table is used for
 
 
 @register
-def label_map():
+def label_map(crowds=False):
     """Makes `label_map` int32 [H, W]: contiguous class ids, -1 where no class is said (void, crowds, unlabelled objects).
 
-    From `segment_map` and `segments`, or from `objects`, later ones over earlier ones.
+    The source's own, or from `segment_map` and `segments`, or from `objects`, later ones over earlier ones.
+
+    Args:
+        crowds: whether crowds are of their class, as in COCO's semantic maps of the panoptic annotations.
 
     Raises:
         ValueError: a class id beyond the vocabulary.
     """
 
     def apply(example, context):
-        found = class_map(example)
+        found = class_map(example, crowds)
         check_ids(_class_ids(found), example, context)
         return {**example, "label_map": found}
 
@@ -48,19 +51,19 @@ def check_ids(class_ids, example, context):
             raise ValueError(f"{name}: class id {outside[0]}, expected 0 to {len(context.vocabulary) - 1}")
 
 
-def class_map(example) -> np.ndarray:
+def class_map(example, crowds=False) -> np.ndarray:
     """int32 [H, W] of contiguous class ids, -1 = void; see `label_map`."""
     if "label_map" in example:
         return example["label_map"]
     if "segment_map" in example:
-        return _from_segments(example["segment_map"], example.get("segments", ()))
+        return _from_segments(example["segment_map"], example.get("segments", ()), crowds)
     if "objects" in example:
-        return _from_objects(example["objects"], label_size(example))
+        return _from_objects(example["objects"], label_size(example), crowds)
     raise ValueError("preprocess: label_map: the example has no segment_map and no objects")
 
 
-def _from_segments(segment_map, segments):
-    class_of = {s["id"]: VOID if s.get("is_crowd") else s["class_id"] for s in reversed(segments)}
+def _from_segments(segment_map, segments, crowds):
+    class_of = {s["id"]: _class_of(s, crowds) for s in reversed(segments)}
     class_of[0] = VOID
     largest = int(segment_map.max(initial=0))
     if largest < _TABLE and int(segment_map.min(initial=0)) >= 0:
@@ -73,11 +76,15 @@ def _from_segments(segment_map, segments):
     return np.array([class_of.get(int(i), VOID) for i in ids], np.int32)[where].reshape(segment_map.shape)
 
 
-def _from_objects(items, size):
+def _from_objects(items, size, crowds):
     found = np.full(size, VOID, np.int32)
     for mask, item in zip(objects.draw(items, size), items, strict=True):
-        found[mask > 0] = VOID if item.get("is_crowd") else item["class_id"]
+        found[mask > 0] = _class_of(item, crowds)
     return found
+
+
+def _class_of(annotation, crowds):
+    return VOID if annotation.get("is_crowd") and not crowds else annotation["class_id"]
 
 
 class ClassMasks:

@@ -58,8 +58,12 @@ def image_size(file, *, name="") -> tuple[int, int]:
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
-def read_label_map(file, *, name="") -> np.ndarray:
-    """A label map of one channel: gray of 8 or 16 bits, or palette indices.
+def read_label_map(file, *, name="", bits=0) -> np.ndarray:
+    """A label map of one channel: gray of 8, 16 or 32 bits, or palette indices; PNG or TIFF.
+
+    Args:
+        file, name: as of `read_image`.
+        bits: 16 refuses maps of 8 bits, which ids beyond 255 do not go into; 0 takes any.
 
     Returns:
         int32 [H, W], the stored numbers.
@@ -71,6 +75,8 @@ def read_label_map(file, *, name="") -> np.ndarray:
     with _open(file, name) as image:
         if image.mode not in ("1", "L", "P", "I", *_SIXTEEN_BIT):
             raise ValueError(f"{name}: found a label map of mode {image.mode}, expected one channel of class ids")
+        if bits == 16 and image.mode in ("1", "L", "P"):
+            raise ValueError(f"{name}: found a label map of 8 bits, expected 16: ids beyond 255 are lost")
         if image.size[0] * image.size[1] > MAX_PIXELS:
             raise ValueError(f"{name}: {image.size[0]} x {image.size[1]} pixels, at most {MAX_PIXELS} are read")
         try:

@@ -12,14 +12,14 @@ COCO_BASE = (
     60, 62, 65, 70, 72, 73, 74, 75, 78, 79, 80, 82, 84, 85, 86, 90,
 )  # fmt: skip
 COCO_NOVEL = (5, 6, 17, 18, 21, 22, 28, 32, 36, 41, 47, 49, 61, 63, 76, 81, 87)
-_FILES = ("coco_panoptic", "ade20k_150", "ade20k_847", "pascal_context_59", "pascal_context_459")
+_FILES = ("coco_panoptic", "ade20k_150", "ade20k_847", "pascal_context_59", "pascal_context_459", "pascal_voc_21")
 _OF_COCO = {
     "coco_instance": range(1, 91),  # the 80 things; stuff is numbered from 92
     "coco_base48": COCO_BASE,
     "coco_novel17": COCO_NOVEL,
     "coco_instances65": COCO_BASE + COCO_NOVEL,
 }
-NAMES = (*_FILES, *_OF_COCO)
+NAMES = (*_FILES, *_OF_COCO, "ade20k_instance")
 
 
 class Entry(NamedTuple):
@@ -38,6 +38,8 @@ def class_list(name) -> tuple[Entry, ...]:
     """
     if name in _OF_COCO:
         return tuple(entry for entry in _read("coco_panoptic") if entry.id in _OF_COCO[name])
+    if name == "ade20k_instance":
+        return tuple(entry for entry in _read("ade20k_150") if entry.is_thing)
     if name not in _FILES:
         raise ValueError(f"class list: found {name!r}, expected one of {', '.join(NAMES)}")
     return _read(name)

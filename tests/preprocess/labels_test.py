@@ -161,6 +161,8 @@ def test_crowds_say_nothing_of_their_class_only():
     assert sorted(masks.seen) == [0, 1]
     assert not masks.known(0)[:, :3].any() and masks.known(0)[:3, 3:].all() and masks.known(1).all() and masks.known(2).all()
     assert (masks.mask(0) & masks.mask(1)).sum() == 3  # objects may overlap
+    for text, left in (("label_map", -1), ("label_map(crowds=True)", 0)):
+        assert (parse(f"decode|{text}")(with_objects(crowd), context())["label_map"][:, :4] == left).all()
     only_crowd = parse("decode|phrases(2)")(with_objects(crowd), context())
     assert not only_crowd["mask"].any()
 

@@ -2,6 +2,7 @@
 
 import io
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -104,3 +105,24 @@ def test_labels_of_another_size_than_the_image_are_refused():
 def test_one_pixel_goes_through():
     example = parse("decode|resize(8)|normalize(imagenet)")({"image": np.full((1, 1, 3), 255, np.uint8)})
     np.testing.assert_allclose(example["image"][3, 3], (1 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("ending", "dtype"), [(".png", np.uint16), (".tif", np.uint16), (".tif", ">u2"), (".tif", np.int32)])
+def test_label_maps_of_many_classes_are_exact(tmp_path, ending, dtype):
+    numbers = np.array([[0, 1, 255, 256], [458, 846, 32768, 65535]], dtype)
+    path = tmp_path / f"map{ending}"
+    Image.fromarray(numbers).save(path)
+    read = read_label_map(path, bits=16)
+    assert read.dtype == np.int32
+    np.testing.assert_array_equal(read, numbers)
+    if dtype is np.uint16:  # as OpenCV writes them, compressed
+        cv2.imwrite(str(path), numbers)
+        np.testing.assert_array_equal(read_label_map(path), numbers)
+
+
+def test_eight_bits_where_sixteen_are_needed(tmp_path):
+    path = tmp_path / "map.tif"
+    Image.fromarray(np.zeros((2, 3), np.uint8)).save(path)
+    assert read_label_map(path).shape == (2, 3)
+    with pytest.raises(ValueError, match=r"map\.tif: found a label map of 8 bits, expected 16: ids beyond 255 are lost"):
+        read_label_map(path, bits=16)

@@ -18,6 +18,8 @@ from jaxseg.text.synonyms import COCO_WORDS, words_of
         ("ade20k_847", 847, 0, "wall", "adding machine, totalizer, totaliser"),
         ("pascal_context_59", 59, 0, "aeroplane", "wood"),
         ("pascal_context_459", 459, 0, "accordion", "wool"),
+        ("pascal_voc_21", 21, 0, "background", "tvmonitor"),
+        ("ade20k_instance", 100, 100, "bed", "flag"),
     ],
 )
 def test_lists(name, size, things, first, last):
