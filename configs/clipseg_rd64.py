@@ -7,7 +7,7 @@ Lueddecke & Ecker 2022, table 3, row "CLIPSeg (PC+)": mIoU 43.4, foreground IoU 
 Options:
     tiny        two-layer towers at 96 pixels on the built-in scenes: minutes on two cores. Starts from the towers of
                 clip_pretrain.py:tiny, and trains those first if `clip` does not name a folder that has them. Minutes of
-                captions do not teach a tower to tell objects apart, so here the image tower is trained along. The decoder's
+                captions do not teach towers to tell objects apart, so here they are trained along, with Muon. The decoder's
                 blocks are pre-norm and its masks start at the share of foreground: the published ones lose half the run
                 before they find the first thing.
     data        a folder of images and label maps with classes.json, a COCO .json, or a tfds name.
@@ -40,7 +40,7 @@ def build(options, *, reduce_dim=64, refined=False, steps=20_000):
         dropout=0.1,
         refined=refined,
     )
-    config.task = {"image_size": 352, "num_prompts": 1, "with_visual": False}
+    config.task = {"image_size": 352, "num_prompts": 1, "prompt_length": 0, "with_visual": False}
     config.train.update(steps=steps, batch_size=64, log_every=100, eval_every=5000, checkpoint_every=1000)
     config.precision.compute = "bfloat16"
     config.optim.update(learning_rate=1e-3, weight_decay=0.01, freeze=("^clip/",))
@@ -62,18 +62,19 @@ def build(options, *, reduce_dim=64, refined=False, steps=20_000):
 def _shrink(config):
     config.model.clip.update(common.TINY_CLIP)
     config.model.update(extract_layers=(0, 1), num_heads=2, mlp_dim=128, dropout=0.0, norm_first=True, mask_prior=0.12)
-    config.task.update(image_size=96, num_prompts=3)
-    config.train.update(steps=1000, batch_size=32, log_every=50, eval_every=0, checkpoint_every=500, untrained_baseline=True)
+    config.task.update(image_size=96, num_prompts=3, prompt_length=16)
+    config.train.update(steps=1200, batch_size=32, log_every=50, eval_every=0, checkpoint_every=600, untrained_baseline=True)
     config.precision.compute = "float32"
-    config.optim.update(learning_rate=5e-3, multipliers=(("^clip/", 0.2),))
-    config.optim.freeze = ("^clip/(text|logit_scale)", "^clip/visual/(ln_post|proj)")
+    config.optim.update(name="muon", learning_rate=5e-3, multipliers=(("^clip/", 0.4),))
+    config.optim.freeze = ("^clip/logit_scale", "^clip/visual/(ln_post|proj)")
     config.optim.schedule = {"name": "warmup_cosine", "warmup_steps": 50}
     config.predict.canvas = 96
 
 
 def _read(config, data, tiny):
     """Training on present and absent names with masks; evaluation of every name on every image."""
-    size, prompts, context = config.task.image_size, config.task.num_prompts, config.model.clip.context_length
+    size, prompts = config.task.image_size, config.task.num_prompts
+    context = config.task.prompt_length or config.model.clip.context_length
     inputs = f"decode|resize({size})"
     words = "templates='plain', things=0.8" if tiny else "templates='shuffle+'"
     config.data.train.sources = (common.source(data, "train"),)

@@ -17,7 +17,8 @@ def clipseg_config(**model):
     config.model.update(reduce_dim=8, mlp_dim=16, num_heads=2, dropout=0.0, **(published | model))
     config.task.update(image_size=32, num_prompts=2)
     config.train.update(steps=3, batch_size=8)
-    config.optim.freeze, config.optim.multipliers = ("^clip/",), ()  # the released recipe; `:tiny` trains its image tower along
+    # The released recipe; `:tiny` trains its towers along.
+    config.optim.update(name="adamw", freeze=("^clip/",), multipliers=())
     config.init_from = ()
     return config
 

@@ -23,12 +23,14 @@ from jaxseg.text import tokenizer
 def make_task(config):
     """The Task of a config whose `model` holds the fields of `ClipSeg`.
 
-    A train batch has `image` [B, H, W, 3], `token_ids` [B, P, T], `mask` and `mask_valid` [B, P, H, W]; with visual
+    A train batch has `image` [B, H, W, 3], `token_ids` [B, P, T] (T is `config.task.prompt_length`, or what the text tower
+    reads: what follows the end of a text costs time and changes nothing), `mask` and `mask_valid` [B, P, H, W]; with visual
     prompts also `prompt_image` [B, P, H, W, 3] and `text_weight` [B, P]: the condition is then
     `w * text + (1 - w) * image`, neither of them normalised.
     """
     model = ClipSeg(**model_fields(config, ClipSeg), dtype=jnp.dtype(config.precision.compute))
     size, context_length = config.task.image_size, model.clip["context_length"]
+    prompt_length = config.task.get("prompt_length", 0) or context_length
     num_prompts, with_visual = config.task.num_prompts, config.task.with_visual
 
     def call(params, method, *args, **kwargs):
@@ -88,7 +90,7 @@ def make_task(config):
         pixels, prompts = (size, size), (batch_size, num_prompts)
         batch = {
             "image": _floats(batch_size, *pixels, 3),
-            "token_ids": jax.ShapeDtypeStruct((*prompts, context_length), jnp.int32),
+            "token_ids": jax.ShapeDtypeStruct((*prompts, prompt_length), jnp.int32),
             "mask": _floats(*prompts, *pixels),
             "mask_valid": _floats(*prompts, *pixels),
         }
