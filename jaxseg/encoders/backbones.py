@@ -1,12 +1,15 @@
 """Image backbones by name: what gives a mask transformer its maps `res2` to `res5`."""
 
 from jaxseg.encoders.resnet.model import ResNet
+from jaxseg.encoders.swin.model import Swin
 
-BACKBONES = {"resnet": ResNet}
+BACKBONES = {"resnet": ResNet, "swin": Swin}
 
 
 def make_backbone(fields, *, dtype, name="backbone"):
     """A backbone from plain data: `{"name": "resnet", ...}`, the other entries are fields of its module.
+
+    It is called as `backbone(image, deterministic=True)`; Swin drops paths where it is False.
 
     Raises:
         ValueError: an unknown name.

@@ -1,5 +1,7 @@
 """Multi-head attention: one function for the product, one module for the projections around it."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -9,13 +11,16 @@ from jaxseg.typing import Array
 IMPLEMENTATIONS = ("auto", "xla")
 
 
-def attention(q: Array, k: Array, v: Array, *, mask=None, multiplier=None, dropout=None, return_weights=False, impl="auto"):
+def attention(
+    q: Array, k: Array, v: Array, *, mask=None, multiplier=None, bias=None, dropout=None, return_weights=False, impl="auto"
+):
     """softmax(q k^T / sqrt(D)) v, the softmax in float32.
 
     Args:
-        q: [B, N, heads, D]; k, v: [B, M, heads, D].
+        q: [B, N, heads, D]; k, v: [B, M, heads, D]; more leading axes may stand behind B, then in what follows too.
         mask: bool, broadcast to [B, heads, N, M]; False is never attended to.
         multiplier: broadcast to [B, heads, N, M]; scales the logits (0 makes a logit 0, which is not a mask).
+        bias: broadcast to [B, heads, N, M]; added to the logits.
         dropout: function on the weights [B, heads, N, M].
         return_weights: also return the softmax [B, heads, N, M], before dropout.
         impl: "auto" chooses by backend; "xla" is plain jax.numpy.
@@ -25,15 +30,17 @@ def attention(q: Array, k: Array, v: Array, *, mask=None, multiplier=None, dropo
     """
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"attention impl: found {impl!r}, expected one of {IMPLEMENTATIONS}")
-    logits = jnp.einsum("bnhd,bmhd->bhnm", q * (q.shape[-1] ** -0.5), k).astype(jnp.float32)
+    logits = jnp.einsum("...nhd,...mhd->...hnm", q * (q.shape[-1] ** -0.5), k).astype(jnp.float32)
     if multiplier is not None:
         logits = logits * multiplier
+    if bias is not None:
+        logits = logits + bias
     if mask is not None:
         logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(logits, axis=-1)
     mixing = weights if dropout is None else dropout(weights)
     # Heads lead until the product is done: asked for [B, N, heads, D], XLA on CPU transposes the weights (0.9x encode).
-    out = jnp.einsum("bhnm,bmhd->bhnd", mixing.astype(v.dtype), v).swapaxes(1, 2)
+    out = jnp.einsum("...hnm,...mhd->...hnd", mixing.astype(v.dtype), v).swapaxes(-3, -2)
     return (out, weights) if return_weights else out
 
 
@@ -46,6 +53,7 @@ class MultiHeadAttention(nn.Module):
         mask_projections: which of "q", "k" and "v" asking tokens have for themselves, as `mask_q`, `mask_k`, `mask_v`; the
             others, and `out`, they share.
         impl: of `attention`.
+        kernel_init: of every projection.
     """
 
     num_heads: int
@@ -53,15 +61,17 @@ class MultiHeadAttention(nn.Module):
     mask_projections: str = ""
     impl: str = "auto"
     dtype: jnp.dtype = jnp.float32
+    kernel_init: Callable = nn.linear.default_kernel_init
 
     @nn.compact
     def __call__(
-        self, x, *, mask=None, multiplier=None, asking=None, visible=None, value_only=False, deterministic=True
+        self, x, *, mask=None, multiplier=None, bias=None, asking=None, visible=None, value_only=False, deterministic=True
     ) -> Array | tuple[Array, Array]:
-        """x: [B, N, C] -> [B, N, C], or that and what the asking tokens got, [B, M, C].
+        """x: [B, N, C] -> [B, N, C], or that and what the asking tokens got, [B, M, C]. More axes may stand behind B.
 
         Tokens `asking` [B, M, C] look at those of x that are `visible` [B, M, N] and are never looked at themselves (mask class
-        tokens, MasQCLIP), so that x does not depend on them, in value or in gradient. `mask` and `multiplier` are about x.
+        tokens, MasQCLIP), so that x does not depend on them, in value or in gradient. `mask`, `multiplier` and `bias` belong
+        to x.
         `value_only` leaves attention out and gives every token its own value (dense CLIP).
         The weights are sown as `intermediates/weights` where that collection is mutable.
         """
@@ -69,7 +79,8 @@ class MultiHeadAttention(nn.Module):
         if width % self.num_heads:
             raise ValueError(f"attention: width {width} is not a multiple of {self.num_heads} heads")
         names = ("q", "k", "v", *(f"mask_{name}" for name in self.mask_projections if asking is not None))
-        projections = {name: nn.Dense(width, dtype=self.dtype, name=name) for name in names}
+        options = {"dtype": self.dtype, "kernel_init": self.kernel_init}
+        projections = {name: nn.Dense(width, **options, name=name) for name in names}
 
         def heads(name, y):
             return projections[name](y).reshape(*y.shape[:-1], self.num_heads, width // self.num_heads)
@@ -80,12 +91,12 @@ class MultiHeadAttention(nn.Module):
         else:
             sow = self.is_mutable_collection("intermediates")
             dropout = nn.Dropout(self.dropout_rate, deterministic=deterministic) if self.dropout_rate else None
-            options = {"dropout": dropout, "return_weights": sow, "impl": self.impl}
-            y = attention(q, k, v, mask=mask, multiplier=multiplier, **options)
+            how = {"dropout": dropout, "return_weights": sow, "impl": self.impl}
+            y = attention(q, k, v, mask=mask, multiplier=multiplier, bias=bias, **how)
             if sow:
                 y, weights = y
                 self.sow("intermediates", "weights", weights)
-        out = nn.Dense(width, dtype=self.dtype, name="out")
+        out = nn.Dense(width, **options, name="out")
         y = out(y.reshape(x.shape))
         if asking is None:
             return y

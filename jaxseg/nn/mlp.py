@@ -1,5 +1,7 @@
 """The two-layer perceptron of transformer blocks."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -26,11 +28,12 @@ class Mlp(nn.Module):
     activation: str = "gelu"
     dropout_rate: float = 0.0
     dtype: jnp.dtype = jnp.float32
+    kernel_init: Callable = nn.linear.default_kernel_init
 
     @nn.compact
     def __call__(self, x, *, deterministic=True) -> Array:
-        hidden = nn.Dense(self.hidden_dim, dtype=self.dtype, name="fc1")(x)
+        hidden = nn.Dense(self.hidden_dim, dtype=self.dtype, kernel_init=self.kernel_init, name="fc1")(x)
         hidden = ACTIVATIONS[self.activation](hidden)
         if self.dropout_rate:
             hidden = nn.Dropout(self.dropout_rate, deterministic=deterministic)(hidden)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=self.kernel_init, name="fc2")(hidden)

@@ -76,12 +76,15 @@ class ResNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, image: Array) -> dict[str, Array]:
+    def __call__(self, image: Array, *, deterministic: bool = True) -> dict[str, Array]:
         """Returns {name: [B, ceil(H / stride), ceil(W / stride), C]} for `outputs`.
+
+        `deterministic` has no effect: backbones are called alike, and nothing is random in this one.
 
         Raises:
             ValueError: for an output that no stage gives.
         """
+        del deterministic
         names = ("stem", *(f"res{i + 2}" for i in range(len(self.num_blocks))))
         unknown = set(self.outputs) - set(names)
         if unknown or not self.outputs:
