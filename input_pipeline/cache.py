@@ -24,8 +24,17 @@ class ExampleCache:
     def put(self, key, example):
         # A view would keep all of what it is a part of.
         example = {k: v.copy() if isinstance(v, np.ndarray) and v.base is not None else v for k, v in example.items()}
-        size = sum(v.nbytes if isinstance(v, np.ndarray) else _PLAIN if v else 0 for v in example.values())
+        size = sum(v.nbytes if isinstance(v, np.ndarray) else _bytes(v) + _PLAIN if v else 0 for v in example.values())
         with self._lock:
             if size <= self._left and key not in self._kept:
                 self._left -= size
                 self._kept[key] = example
+
+
+def _bytes(value):
+    """Of all arrays in a value: masks and outlines of objects."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(map(_bytes, value.values()))
+    return sum(map(_bytes, value)) if isinstance(value, list | tuple) else 0

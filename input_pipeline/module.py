@@ -11,6 +11,7 @@ from input_pipeline.cache import ExampleCache
 from input_pipeline.faults import Faults, TooManyBadExamples
 from input_pipeline.plan import BatchPlan, Part, evaluation_batches, local_slots
 from input_pipeline.sources import Source, open_source
+from jaxseg.coco import encode_mask
 from jaxseg.preprocess import Context, Pipeline, parse
 from jaxseg.text.vocabulary import Vocabulary
 
@@ -253,6 +254,8 @@ class EvaluationData:
             return None
         fields, example = found
         meta = {name: example[name] for name in _META if name in example}
+        if "objects" in meta:
+            meta["objects"] = [_packed(item) for item in meta["objects"]]
         return fields, {"segments": [], **meta, "image": example["original_image"]}
 
     def _any_fields(self):
@@ -275,6 +278,12 @@ class EvaluationData:
         except Exception:
             logging.debug("size of %s", self._reader.source.id(index), exc_info=True)
             return (1, 1)
+
+
+def _packed(item):
+    """An object whose mask is run lengths: as numbers, those of a photograph take a second to hand over."""
+    segmentation = item["segmentation"]
+    return {**item, "segmentation": encode_mask(segmentation)} if isinstance(segmentation, np.ndarray) else item
 
 
 def _parsed(text, where):

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from configs import common
+from input_pipeline import prepare
+from input_pipeline.module import DataModule
 from input_pipeline.sources import open_source
 from jaxseg.preprocess import Context, parse
 from jaxseg.text import class_lists
@@ -248,3 +250,52 @@ def test_what_is_missing_is_named_with_the_tree(tmp_path):
         opened("ade20k_874", tmp_path)
     with pytest.raises(ValueError, match="pascal_voc_21: found split 'test', expected train or val"):
         opened("pascal_voc_21", tmp_path, "test")
+
+
+def module(root, train, evaluate, bad=0.0):
+    config = common.default()
+    config.train.batch_size = 2
+    config.data.max_bad_share = bad
+    ops = "decode|flip_lr|resize_scale_crop(16)|target_masks(3)|keep(image, image_size, masks, labels, valid)"
+    config.data.train.update(sources=(common.source(train, "train", root=str(root)),), preprocess=ops, workers=2)
+    inputs = "decode|resize_short(12, 20, labels=False)|pad_to_multiple(8)|label_map|keep(image, image_size, label_map)"
+    source = common.source(evaluate, "val", root=str(root))
+    config.data.eval = {"val": {"source": source, "preprocess": inputs, "evaluators": (), "batch_size": 1}}
+    config.predict.canvas = 16
+    return DataModule.from_config(config, 0, 1)
+
+
+@pytest.mark.parametrize("name", ["coco_base48", "coco_panoptic", "ade20k_instance"])
+def test_batches_of_mask_transformers(tmp_path, name):
+    published.coco_instances(tmp_path)
+    published.coco_panoptic(tmp_path)
+    published.ade20k(tmp_path)
+    prepare.main(["ade20k_instance", f"--root={tmp_path}"])
+    data = module(tmp_path, name, name)
+    batches = data.train()
+    for _ in range(3):
+        kind, batch = next(batches)
+        shapes = {"image": (2, 16, 16, 3), "image_size": (2, 2), "masks": (2, 3, 16, 16), "labels": (2, 3), "valid": (2, 3)}
+        assert kind == "train" and {field: array.shape for field, array in batch.items()} == shapes
+        assert (batch["image_size"] == 16).all() and not batch["masks"][~batch["valid"]].any()
+    batches.close()
+    evaluation = list(data.eval("val").batches())
+    assert [batch["example_mask"].all() for batch, _ in evaluation] == [True] * data.eval("val").num_examples
+    batch, (meta,) = evaluation[0]
+    assert batch["image"].shape == (1, 16, 16, 3) and batch["image_size"].tolist() == [[12, 15]]
+    assert meta["original_size"] == SIZE and batch["label_map"].shape == (1, 16, 16)
+    for item in meta.get("objects", ()):  # masks are handed over as run lengths
+        assert isinstance(item["segmentation"], list) or item["segmentation"]["size"] == list(SIZE)
+
+
+def test_a_photograph_that_is_not_there_is_counted(tmp_path):
+    published.coco_panoptic(tmp_path)
+    (tmp_path / "coco/train2017/000000000001.jpg").unlink()
+    data = module(tmp_path, "coco_panoptic", "coco_panoptic", bad=0.5)
+    batches = data.train()
+    assert next(batches)[1]["valid"].any(1).all()  # the other image, in both places
+    batches.close()
+    assert [path.rsplit("/", 1)[1] for path in data.report()["paths"]] == ["000000000001.jpg"]
+    (tmp_path / "coco/train2017/000000000002.jpg").unlink()
+    with pytest.raises(ValueError, match=r"none of its images is in .*train2017, the first is 000000000001\.jpg"):
+        module(tmp_path, "coco_panoptic", "coco_panoptic")
