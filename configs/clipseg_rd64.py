@@ -65,7 +65,7 @@ def _shrink(config):
     config.task.update(image_size=96, num_prompts=3, prompt_length=16)
     config.train.update(steps=1200, batch_size=32, log_every=50, eval_every=0, checkpoint_every=600, untrained_baseline=True)
     config.precision.compute = "float32"
-    config.optim.update(name="muon", learning_rate=5e-3, multipliers=(("^clip/", 0.4),))
+    config.optim.update(name="muon", learning_rate=5e-3, multipliers=(("^clip/", 0.8),))
     config.optim.freeze = ("^clip/logit_scale", "^clip/visual/(ln_post|proj)")
     config.optim.schedule = {"name": "warmup_cosine", "warmup_steps": 50}
     config.predict.canvas = 96

@@ -127,3 +127,115 @@ def source(data, split, **options):
     elif os.sep in data and not data.startswith("scenes/"):
         raise ValueError(f"config option data: found {data!r}, expected a folder, a COCO .json or a tfds name")
     return {"kind": kind, "name": data, "split": split, **options}
+
+
+# Mask2Former's sizes are the defaults of its modules; these are the parts that a laptop trains.
+TINY_MASK_FORMER = {
+    "backbone": {"num_blocks": (1, 1, 1, 1), "stem_dim": 16, "bottleneck_dim": 16, "res2_dim": 32},
+    "pixel": {"hidden_dim": 64, "mask_dim": 64, "num_layers": 1, "num_heads": 4, "mlp_dim": 128},
+    "query": {"hidden_dim": 64, "mask_dim": 64, "num_layers": 2, "num_heads": 4, "mlp_dim": 128, "num_queries": 24},
+}
+# Of detectron2's R50: statistics and gains of its batch normalizations are constants.
+FROZEN_NORMS = r"^(teacher/)?backbone/.*norm\d?/"
+
+
+def mask_former(config, num_outputs, *, tiny=False):
+    """Fills in Mask2Former with a ResNet-50: model, optimizer and merging as its authors have them.
+
+    AdamW with a tenth of the rate for the backbone, no decay on norms and query embeddings, gradients clipped at 0.01.
+    """
+    config.model.backbone = {"name": "resnet"}
+    config.model.head = {"pixel": {}, "query": {"num_outputs": num_outputs}}
+    config.task.update(image_size=(1024, 1024), max_targets=100)
+    config.precision.compute = "bfloat16"
+    config.optim.update(learning_rate=1e-4, weight_decay=0.05, clip_norm=0.01, multipliers=(("^backbone/", 0.1),))
+    config.optim.no_decay = (r"norm\d?(_\d)?/", r"/ln_", "/query/(query_content|query_position|level_embedding)$")
+    config.optim.freeze = (FROZEN_NORMS,)
+    config.predict.merge = {"object_threshold": 0.8, "overlap_threshold": 0.8, "num_instances": 100}
+    if tiny:
+        config.model.backbone.update(TINY_MASK_FORMER["backbone"])
+        for part in ("pixel", "query"):
+            config.model.head[part].update(TINY_MASK_FORMER[part])
+        config.task.update(image_size=(96, 96), max_targets=24)
+        config.precision.compute = "float32"
+        config.predict.canvas = 96
+
+
+def tiny_panoptic(config, data, num_classes, class_agnostic=False):
+    """Training and evaluation of mask transformers on `scenes`: panoptic quality, mIoU and average precision."""
+    name = data if data.startswith("scenes/") else "scenes/96"
+    size, slots = config.task.image_size[0], config.task.max_targets
+    targets = f"target_masks({slots}, class_agnostic={class_agnostic})"
+    config.data.train.sources = (source(name, "train"),)
+    config.data.train.preprocess = f"decode|resize({size})|flip_lr|{targets}|keep(image, image_size, masks, labels, valid)"
+    inputs = f"decode|resize({size}, labels=False)|pad_to_multiple(32)"
+    fields = "image, image_size, label_map, segment_map, segment_ids, segment_classes, segment_areas, segment_is_crowd"
+    evaluation = {
+        "preprocess": f"{inputs}|label_map|segment_table({slots})|keep({fields})",
+        "evaluators": ("pq", "miou", "mask_ap('segments')"),
+        "batch_size": 8,
+    }
+    if class_agnostic:
+        evaluation["evaluators"] = ("mask_ap('segments', class_agnostic=True)",)
+    else:
+        config.task.num_classes = num_classes
+    splits = ("val", "test_unseen_combinations", "test_unseen_objects")
+    config.data.eval = {split: {"source": source(name, split), **evaluation} for split in splits}
+    config.predict.preprocess = f"decode|resize({size})|pad_to_multiple(32)|keep(image, image_size)"
+
+
+def benchmark(name, root, split):
+    """A published data set in its layout under `root`, as plain data (docs/data.md)."""
+    return {"kind": "benchmark", "name": name, "root": root, "split": split}
+
+
+_TRAINED = "keep(image, image_size, masks, labels, valid)"
+_EVALUATED = "decode|resize_short({short}, {longest}, labels=False)|pad_to_multiple(32)|label_map"
+
+
+def coco_instances(config, root, train, evaluate, class_agnostic=False):
+    """Instances at large-scale jitter; each of the vocabularies of `evaluate` is a split."""
+    config.data.train.sources = (benchmark(train, root, "train"),)
+    targets = f"target_masks({config.task.max_targets}, class_agnostic={class_agnostic})"
+    size = config.task.image_size[0]
+    config.data.train.preprocess = f"decode|flip_lr|resize_scale_crop({size})|{targets}|{_TRAINED}"
+    inputs = _EVALUATED.format(short=800, longest=1333)
+    evaluators = ("mask_ap(class_agnostic=True)",) if class_agnostic else ("mask_ap", "box_ap")
+    evaluation = {"preprocess": f"{inputs}|keep(image, image_size, label_map)", "evaluators": evaluators, "batch_size": 1}
+    config.data.eval = {name: {"source": benchmark(name, root, "val"), **evaluation} for name in evaluate}
+    config.predict.preprocess = "decode|resize_short(800, 1333)|pad_to_multiple(32)|keep(image, image_size)"
+
+
+def panoptic(config, root, train, evaluate, class_agnostic=False, short=800, longest=1333):
+    """Panoptic segments, trained at a square that does not keep proportions, as MasQCLIP's data mapper has it."""
+    targets = f"target_masks({config.task.max_targets}, class_agnostic={class_agnostic})"
+    size = config.task.image_size[0]
+    config.data.train.sources = (benchmark(train, root, "train"),)
+    config.data.train.preprocess = f"decode|flip_lr|resize({size})|{targets}|{_TRAINED}"
+    inputs = _EVALUATED.format(short=short, longest=longest)
+    table = "segment_map, segment_ids, segment_classes, segment_areas, segment_is_crowd"
+    evaluators = ("mask_ap('segments', class_agnostic=True)",) if class_agnostic else ("pq", "miou(absent_classes='skip')")
+    evaluation = {
+        "preprocess": f"{inputs}|segment_table(200)|keep(image, image_size, label_map, {table})",
+        "evaluators": evaluators,
+        "batch_size": 1,
+    }
+    config.data.eval = {name: {"source": benchmark(name, root, "val"), **evaluation} for name in evaluate}
+    config.predict.preprocess = f"decode|resize_short({short}, {longest})|pad_to_multiple(32)|keep(image, image_size)"
+
+
+def coco_panoptic(config, root, class_agnostic=False):
+    """COCO's 133 classes."""
+    panoptic(config, root, "coco_panoptic", ("coco_panoptic",), class_agnostic)
+
+
+def semantic(config, root, evaluate, short=512, longest=2048):
+    """Evaluation of classes of pixels."""
+    inputs = _EVALUATED.format(short=short, longest=longest)
+    evaluation = {
+        "preprocess": f"{inputs}|keep(image, image_size, label_map)",
+        "evaluators": ("miou(absent_classes='skip')",),
+        "batch_size": 1,
+    }
+    config.data.eval = {name: {"source": benchmark(name, root, "val"), **evaluation} for name in evaluate}
+    config.predict.preprocess = f"decode|resize_short({short}, {longest})|pad_to_multiple(32)|keep(image, image_size)"
