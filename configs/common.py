@@ -184,25 +184,21 @@ def tiny_panoptic(config, data, num_classes, class_agnostic=False):
     config.predict.preprocess = f"decode|resize({size})|pad_to_multiple(32)|keep(image, image_size)"
 
 
-def benchmark(name, root, split):
-    """A published data set in its layout under `root`, as plain data (docs/data.md)."""
-    return {"kind": "benchmark", "name": name, "root": root, "split": split}
-
-
 _TRAINED = "keep(image, image_size, masks, labels, valid)"
-_EVALUATED = "decode|resize_short({short}, {longest}, labels=False)|pad_to_multiple(32)|label_map"
+# Published semantic maps of COCO show crowds; other sources have maps of their own.
+_EVALUATED = "decode|resize_short({short}, {longest}, labels=False)|pad_to_multiple(32)|label_map(crowds=True)"
 
 
 def coco_instances(config, root, train, evaluate, class_agnostic=False):
     """Instances at large-scale jitter; each of the vocabularies of `evaluate` is a split."""
-    config.data.train.sources = (benchmark(train, root, "train"),)
+    config.data.train.sources = (source(train, "train", root=root),)
     targets = f"target_masks({config.task.max_targets}, class_agnostic={class_agnostic})"
     size = config.task.image_size[0]
     config.data.train.preprocess = f"decode|flip_lr|resize_scale_crop({size})|{targets}|{_TRAINED}"
     inputs = _EVALUATED.format(short=800, longest=1333)
     evaluators = ("mask_ap(class_agnostic=True)",) if class_agnostic else ("mask_ap", "box_ap")
     evaluation = {"preprocess": f"{inputs}|keep(image, image_size, label_map)", "evaluators": evaluators, "batch_size": 1}
-    config.data.eval = {name: {"source": benchmark(name, root, "val"), **evaluation} for name in evaluate}
+    config.data.eval = {name: {"source": source(name, "val", root=root), **evaluation} for name in evaluate}
     config.predict.preprocess = "decode|resize_short(800, 1333)|pad_to_multiple(32)|keep(image, image_size)"
 
 
@@ -210,7 +206,7 @@ def panoptic(config, root, train, evaluate, class_agnostic=False, short=800, lon
     """Panoptic segments, trained at a square that does not keep proportions, as MasQCLIP's data mapper has it."""
     targets = f"target_masks({config.task.max_targets}, class_agnostic={class_agnostic})"
     size = config.task.image_size[0]
-    config.data.train.sources = (benchmark(train, root, "train"),)
+    config.data.train.sources = (source(train, "train", root=root),)
     config.data.train.preprocess = f"decode|flip_lr|resize({size})|{targets}|{_TRAINED}"
     inputs = _EVALUATED.format(short=short, longest=longest)
     table = "segment_map, segment_ids, segment_classes, segment_areas, segment_is_crowd"
@@ -220,7 +216,7 @@ def panoptic(config, root, train, evaluate, class_agnostic=False, short=800, lon
         "evaluators": evaluators,
         "batch_size": 1,
     }
-    config.data.eval = {name: {"source": benchmark(name, root, "val"), **evaluation} for name in evaluate}
+    config.data.eval = {name: {"source": source(name, "val", root=root), **evaluation} for name in evaluate}
     config.predict.preprocess = f"decode|resize_short({short}, {longest})|pad_to_multiple(32)|keep(image, image_size)"
 
 
@@ -237,5 +233,5 @@ def semantic(config, root, evaluate, short=512, longest=2048):
         "evaluators": ("miou(absent_classes='skip')",),
         "batch_size": 1,
     }
-    config.data.eval = {name: {"source": benchmark(name, root, "val"), **evaluation} for name in evaluate}
+    config.data.eval = {name: {"source": source(name, "val", root=root), **evaluation} for name in evaluate}
     config.predict.preprocess = f"decode|resize_short({short}, {longest})|pad_to_multiple(32)|keep(image, image_size)"
