@@ -71,7 +71,7 @@ def from_original(config, sources, workdir, check="", format=""):
         _say_layout(layout, tensors, notes)
         task = systems.make_task(config)
         target, state = jax.eval_shape(task.init, jax.random.key(0))
-        params = to_params(tensors, rules, target, layout.ignore)
+        params = to_params(tensors, rules, _part(target, layout.part), layout.ignore)
     except ConversionError as error:
         raise ConversionError(f"{where}: {error}") from None
     except ValueError as error:
@@ -88,9 +88,15 @@ def from_original(config, sources, workdir, check="", format=""):
     save_weights(workdir, params, state, {"config": json.loads(to_json(config)), "conversion": origin})
     certificate["parameters"] = weights_meta(workdir)["arrays"]["params"]
     write(workdir / CERTIFICATE, certificate)
+    if layout.part:
+        print(f"note: these are the parameters below {layout.part}/ alone, for config.init_from", flush=True)
     count = sum(np.size(x) for x in flatten(params).values())
     print(f"done: {count:,} parameters in {workdir}, described by {workdir / CERTIFICATE}", flush=True)
     return certificate
+
+
+def _part(params, name):
+    return {name: params[name]} if name else params
 
 
 def _matched(config, layout, files, tensors):
@@ -163,14 +169,18 @@ def to_original(config, weights, workdir, format=""):
     if target.exists():
         raise ValueError(f"{target}: is already here, expected another folder or that it is removed")
     layouts = {layout.name: layout for layout in systems.formats(config.system)}
-    template = jax.eval_shape(systems.make_task(config).init, jax.random.key(0))
-    params, _, meta = load_weights(weights, template)
-    origin = meta.get("conversion") or {}
+    task = systems.make_task(config)
+    template, state = jax.eval_shape(task.init, jax.random.key(0))
+    origin = weights_meta(weights).get("conversion") or {}
+    stored = layouts[origin["format"]].part if origin.get("format") in layouts else ""
+    params, _, meta = load_weights(weights, (_part(template, stored), state))
     name = format or origin.get("format", "")
     if name not in layouts:
         why = f"found {format!r}" if format else f"the weights in {weights} were not converted from a file"
         raise ValueError(f"--format: {why}, expected one of {', '.join(layouts)}")
-    tensors = to_tensors(params, layouts[name].rules(config.model.to_dict()))
+    if "released" in task.capabilities:
+        params = task.capabilities["released"](params)
+    tensors = to_tensors(_part(params, layouts[name].part), layouts[name].rules(config.model.to_dict()))
     dtypes = origin.get("dtypes", {}) if name == origin.get("format") else {}
     tensors = {key: _as_before(tensor, dtypes.get(key)) for key, tensor in tensors.items()}
     workdir.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,9 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from jaxseg.typing import Array, Batch, Params, PyTree, State
 
 
@@ -45,6 +48,7 @@ class Task:
         capabilities: further functions by name, for programs and benchmarks that ask for them. `replay`: `(params, state,
             inputs) -> outputs` recomputes recorded activations of the published code by its names, for conversion. `begin`:
             `(params, state, names) -> (params, state)` completes what training starts from, once, after `init_from`.
+            `released`: `(params) -> params` leaves out what only training needs, for files of the original layout.
     """
 
     name: str
@@ -60,3 +64,15 @@ class Task:
     reads: tuple[str, ...] = ("masks", "scores")
     names_compete: bool = False
     capabilities: Mapping[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
+
+
+def example_masks(batch_size, image_size, num_masks) -> Batch:
+    """What `Task.example_batch` gives where images come with annotated masks, as the op `target_masks` makes them."""
+    slots = (batch_size, num_masks)
+    return {
+        "image": jax.ShapeDtypeStruct((batch_size, *image_size, 3), jnp.uint8),
+        "image_size": jax.ShapeDtypeStruct((batch_size, 2), jnp.int32),
+        "masks": jax.ShapeDtypeStruct((*slots, *image_size), jnp.uint8),
+        "labels": jax.ShapeDtypeStruct(slots, jnp.int32),
+        "valid": jax.ShapeDtypeStruct(slots, jnp.bool_),
+    }

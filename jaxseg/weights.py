@@ -80,6 +80,7 @@ class Format:
         merge: `([state dict, ...]) -> state dict` where a model's weights lie in several files; by default their union.
         settings: `(config.json beside the weights) -> dict` of further `config.model` fields that it decides.
         free: names of fields of `settings` in which a config may differ from the file.
+        part: the top-level folder of parameters that files hold; "" = all. Such weights are for `init_from`.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Format:
     merge: Callable[[Sequence[Mapping[str, np.ndarray]]], dict[str, np.ndarray]] | None = None
     settings: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     free: tuple[str, ...] = ()
+    part: str = ""
 
 
 def prefixed(rules: Iterable[Rule], key_prefix="", path_prefix="") -> list[Rule]:

@@ -14,7 +14,7 @@ from jaxseg.postprocess.class_scores import log_product_scores
 from jaxseg.postprocess.queries import QueryMerge
 from jaxseg.systems.masqclip.model import MasQClip, class_logits
 from jaxseg.systems.masqclip.text_classifier import class_embeddings, tokenized
-from jaxseg.task import Mean, Task
+from jaxseg.task import Mean, Task, example_masks
 from jaxseg.text.synonyms import words_of
 from jaxseg.weights import flatten, unflatten
 
@@ -105,15 +105,7 @@ def make_task(config):
 
     def example_batch(batch_size, kind):
         del kind
-        height, width = settings.image_size
-        slots = (batch_size, settings.max_targets)
-        return {
-            "image": jax.ShapeDtypeStruct((batch_size, height, width, 3), jnp.uint8),
-            "image_size": jax.ShapeDtypeStruct((batch_size, 2), jnp.int32),
-            "masks": jax.ShapeDtypeStruct((*slots, height, width), jnp.uint8),
-            "labels": jax.ShapeDtypeStruct(slots, jnp.int32),
-            "valid": jax.ShapeDtypeStruct(slots, jnp.bool_),
-        }
+        return example_masks(batch_size, settings.image_size, settings.max_targets)
 
     def example_predict(batch_size, num_names):
         text = jax.ShapeDtypeStruct((num_names + 1, embed_dim), jnp.float32)

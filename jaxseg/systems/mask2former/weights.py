@@ -1,0 +1,96 @@
+"""Checkpoint layouts of Mask2Former: detectron2's, Hugging Face's, and ImageNet classifiers to start its backbone from."""
+
+from jaxseg.decoders.mask_former_weights import infer_mask_former, mask_former_rules
+from jaxseg.encoders.resnet import weights as resnet
+from jaxseg.encoders.swin import weights as swin
+from jaxseg.systems.mask2former import huggingface
+from jaxseg.weights import Format, prefixed
+
+BACKBONE, HEAD = "backbone.", "sem_seg_head."
+_PARTS = (f"{HEAD}predictor.", f"{HEAD}pixel_decoder.")
+IGNORE = (
+    ("criterion.empty_weight", "class weights of the loss, of a size that the config decides"),
+    ("pixel_(mean|std)", "statistics of pixels, constants here"),
+    *((r"backbone\." + pattern, why) for pattern, why in (*resnet.DETECTRON2_IGNORE, *swin.DETECTRON2_IGNORE)),
+)
+
+
+def detectron2_rules(model=None):
+    """`backbone.*` and `sem_seg_head.*`; no two backbones share a name."""
+    del model
+    return [
+        *prefixed([*resnet.detectron2_rules(), *swin.detectron2_rules()], BACKBONE, "backbone/"),
+        *prefixed(mask_former_rules(), HEAD, "head/"),
+    ]
+
+
+def merge_files(state_dicts):
+    """The union of files under today's names: the first heads were saved without the `pixel_decoder.` of their keys."""
+    tensors = {}
+    for part in state_dicts:
+        tensors |= {_today(key): value for key, value in part.items()}
+    return tensors
+
+
+def _today(key):
+    if not key.startswith(HEAD) or key.startswith(_PARTS):
+        return key
+    return f"{HEAD}pixel_decoder.{key.removeprefix(HEAD)}"
+
+
+def _below(shapes, prefix):
+    return {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+
+
+def _infer(shapes):
+    backbone = _below(shapes, BACKBONE)
+    name, infer = ("swin", swin.infer_detectron2) if swin.PATCHES in backbone else ("resnet", resnet.infer_detectron2)
+    return {"backbone": {"name": name, **infer(backbone)}, "head": infer_mask_former(_below(shapes, HEAD))}
+
+
+def _backbone(name, detect, infer, rules, ignore):
+    """The layout of a file that holds nothing but a ResNet."""
+    return Format(
+        name,
+        detect=lambda keys: detect in keys,
+        infer=lambda shapes: {"backbone": {"name": "resnet", **infer(shapes)}},
+        rules=lambda model: prefixed(rules(), "", "backbone/"),
+        ignore=ignore,
+        part="backbone",
+    )
+
+
+FORMATS = (
+    Format(
+        "detectron2",
+        detect=lambda keys: f"{HEAD}predictor.query_embed.weight" in keys,
+        infer=_infer,
+        rules=detectron2_rules,
+        ignore=IGNORE,
+        merge=merge_files,
+    ),
+    huggingface.FORMAT,
+    _backbone(
+        "detectron2_imagenet",
+        "stem.conv1.weight",
+        resnet.infer_detectron2,
+        resnet.detectron2_rules,
+        resnet.DETECTRON2_IGNORE,
+    ),
+    _backbone(
+        "torchvision",
+        "layer1.0.conv1.weight",
+        resnet.infer_torchvision,
+        resnet.torchvision_rules,
+        resnet.TORCHVISION_IGNORE,
+    ),
+    Format(
+        "swin_imagenet",
+        detect=lambda keys: swin.PATCHES in keys,
+        infer=lambda shapes: {"backbone": {"name": "swin", **swin.infer_detectron2(shapes)}},
+        rules=lambda model: prefixed(swin.detectron2_rules(), "", "backbone/"),
+        ignore=swin.DETECTRON2_IGNORE,
+        merge=swin.merge_files,
+        part="backbone",
+    ),
+)
