@@ -3,9 +3,12 @@
 import math
 import re
 
+import numpy as np
+
 from jaxseg.weights import Rule, conv_rules, count, linear_rules, norm_rules, require, split_bias, split_linear
 
 NUM_STAGES = 4
+PATCHES = "patch_embed.proj.weight"  # of its authors' names; no other backbone has it
 _BLOCK, _PATH = "layers.{i}.blocks.{j}", "stage_{i}/block_{j}"
 
 DETECTRON2_IGNORE = (
@@ -43,6 +46,16 @@ def detectron2_rules():
         *_merge_rules("layers.{i}"),
         *norm_rules("norm{i}", "norm_{i}"),
     ]
+
+
+def merge_files(state_dicts):
+    """The union of files; an ImageNet classifier, which has no norms of maps, gets them as training starts with them."""
+    tensors = {key: value for part in state_dicts for key, value in part.items()}
+    if PATCHES in tensors and "norm0.weight" not in tensors:
+        width = tensors[PATCHES].shape[0]
+        for i in range(count(tensors, r"layers\.(\d+)\.")):
+            tensors |= {f"norm{i}.weight": np.ones(width << i, np.float32), f"norm{i}.bias": np.zeros(width << i, np.float32)}
+    return tensors
 
 
 # Names of a block's parts in files, and as transformers 5 has them in memory, below `swin.`.
@@ -91,7 +104,7 @@ def infer_detectron2(shapes):
     Raises:
         ValueError: where a key that decides a field is missing, or has a shape that no window gives.
     """
-    return _infer(shapes, "patch_embed.proj.weight", "", "attn", "mlp.fc1")
+    return _infer(shapes, PATCHES, "", "attn", "mlp.fc1")
 
 
 def infer_huggingface(shapes):
