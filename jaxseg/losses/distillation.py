@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.ops.masks import pairwise_dice
+from jaxseg.ops.nms import suppress
 from jaxseg.ops.sampling import Draw, sample_points
 from jaxseg.typing import Array
 
@@ -69,13 +70,8 @@ class Distillation:
 
     def _suppress(self, order, candidate, dice):
         """[Q] bool: each candidate in order stays unless it resembles one that stayed."""
-
-        def step(i, kept):
-            query = order[i]
-            alone = jnp.all(~kept | (dice[query] < self.dice_threshold))
-            return kept.at[query].set(candidate[query] & alone)
-
-        return jax.lax.fori_loop(0, len(order), step, jnp.zeros_like(candidate))
+        kept = suppress(dice[order][:, order] >= self.dice_threshold, candidate[order])
+        return jnp.zeros_like(candidate).at[order].set(kept)
 
     def _join(self, masks, targets, order, kept):
         valid = jnp.concatenate([targets["valid"], jnp.take_along_axis(kept, order, axis=-1)], axis=-1)

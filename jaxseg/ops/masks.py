@@ -1,4 +1,4 @@
-"""Areas and boxes of masks, overlaps of masks and of boxes; counts of pixels are exact up to 2**24."""
+"""Areas, boxes and overlaps of masks; counts of pixels are exact up to 2**24."""
 
 import jax.numpy as jnp
 
@@ -49,14 +49,6 @@ def pairwise_iou(a: Array, b: Array, b_is_crowd: Array | None = None) -> Array:
     """
     a, b = flat_pixels(a.astype(bool)), flat_pixels(b.astype(bool))
     return overlap(pairwise_products(a, b), jnp.sum(a, -1), jnp.sum(b, -1), b_is_crowd)
-
-
-def pairwise_box_iou(a: Array, b: Array, b_is_crowd: Array | None = None) -> Array:
-    """`pairwise_iou` of boxes_xyxy [..., N, 4] and [..., M, 4], right and bottom exclusive."""
-    corner = jnp.maximum(a[..., :, None, :2], b[..., None, :, :2])
-    opposite = jnp.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    areas = (jnp.prod(x[..., 2:] - x[..., :2], -1) for x in (a, b))
-    return overlap(jnp.prod(jnp.maximum(opposite - corner, 0), -1), *areas, b_is_crowd)
 
 
 def overlap(intersection: Array, area_a: Array, area_b: Array, b_is_crowd: Array | None = None) -> Array:

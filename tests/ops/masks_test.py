@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.ops import boxes
 from jaxseg.ops import masks as M
 
 MASKS = np.zeros((4, 5, 6), bool)
@@ -12,7 +13,7 @@ MASKS[2] = True
 
 
 BOXES = [[2, 1, 6, 3], [3, 2, 4, 3], [0, 0, 6, 5], [0, 0, 0, 0]]
-IOU, BOX_IOU = jax.jit(M.pairwise_iou), jax.jit(M.pairwise_box_iou)
+IOU, BOX_IOU = jax.jit(M.pairwise_iou), jax.jit(boxes.pairwise_iou)
 
 
 def test_areas_and_boxes():
@@ -27,9 +28,9 @@ def test_iou_with_crowds():
     crowd = np.array([True, False, True, True])
     with_crowds = [[1, 1 / 8, 1, 0], [1, 1, 1, 0], [8 / 30, 1 / 30, 1, 0], [0, 0, 0, 0]]
     np.testing.assert_allclose(IOU(MASKS[None], MASKS[None], crowd[None])[0], with_crowds, rtol=1e-6)
-    boxes = np.array(BOXES, np.float32)
-    np.testing.assert_allclose(BOX_IOU(boxes, boxes), expected, rtol=1e-6)
-    np.testing.assert_allclose(BOX_IOU(boxes, boxes, crowd), with_crowds, rtol=1e-6)
+    around = np.array(BOXES, np.float32)
+    np.testing.assert_allclose(BOX_IOU(around, around), expected, rtol=1e-6)
+    np.testing.assert_allclose(BOX_IOU(around, around, crowd), with_crowds, rtol=1e-6)
     apart = np.array([[0, 0, 1, 1], [2, 2, 3, 3], [1, 0, 2, 1], [0, 0, 0, 0]], np.float32)
     np.testing.assert_array_equal(BOX_IOU(apart, apart), np.diag([1, 1, 1, 0]))
 

@@ -11,6 +11,7 @@ from jaxseg.losses.assignment import assign_labels
 from jaxseg.losses.classes import class_weights, weighted_cross_entropy
 from jaxseg.losses.criterion import PointMasks, SetCriterion, SoftmaxClasses
 from jaxseg.losses.distillation import Distillation
+from jaxseg.ops import boxes
 from jaxseg.ops import masks as M
 from jaxseg.ops.resize import resize
 from jaxseg.ops.sampling import sample_points, uncertain_points
@@ -205,7 +206,7 @@ def mask_ops(config, weights, inputs):
             "area": M.mask_areas(jnp.asarray(masks)),
             "bbox_xywh": jnp.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], -1),
             "iou_mask": M.pairwise_iou(jnp.asarray(masks[:split]), jnp.asarray(masks[split:]), crowd),
-            "iou_box": M.pairwise_box_iou(xyxy[:split], xyxy[split:], crowd),
+            "iou_box": boxes.pairwise_iou(xyxy[:split], xyxy[split:], crowd),
         }
     return out | {
         "area": np.asarray(out["area"]).astype(np.int64),
