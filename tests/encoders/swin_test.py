@@ -190,8 +190,7 @@ def test_bfloat16_is_near():
     image = image_of(36, 52)
     params = fill(shapes_of(Swin(**SHALLOW)), scale=0.3)
     exact, rounded = (
-        jax.jit(Swin(**SHALLOW, dtype=dtype).apply)({"params": params}, image)["res2"]
-        for dtype in (jnp.float32, jnp.bfloat16)
+        jax.jit(Swin(**SHALLOW, dtype=dtype).apply)({"params": params}, image)["res2"] for dtype in (jnp.float32, jnp.bfloat16)
     )
     difference = np.abs(np.asarray(rounded, np.float32) - exact)
     assert 0 < difference.mean() < 0.02 * np.abs(exact).max() and difference.max() < 0.15 * np.abs(exact).max()
