@@ -26,8 +26,8 @@ class Totals:
         collectives: {kind: [number of executions, bytes]}; bytes of the gathered or not yet reduced array.
         cycles: sum of the compiler's estimates, or None where the text has none. It leaves out gathers, sorts, scatters,
             collectives and custom kernels.
-        unknown_loops: loops whose trip count is not in the text; they count once. Where it is not stated, it is the constant that
-            the loop's counter is compared with: scans count from 0 by 1.
+        unknown_loops: loops whose trip count is not in the text; they count once. Where it is not stated, it is the constant
+            that the loop's counter is compared with: scans count from 0 by 1.
     """
 
     collectives: dict[str, list[int]] = dataclasses.field(default_factory=dict)

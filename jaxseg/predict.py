@@ -13,6 +13,7 @@ import jax
 from jaxseg import filenames
 from jaxseg.api import load_segmenter
 from jaxseg.background import Writer, read_ahead
+from jaxseg.metrics.coco_files import PanopticWriter
 from jaxseg.progress import Rate, duration
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -104,12 +105,16 @@ def segment_files(segmenter, paths, names, folder):
             else:
                 yield stem, value
 
+    # Where names compete, results are segments that do not overlap: COCO's panoptic files come beside the others.
+    panoptic = _panoptic_writer(folder, names) if segmenter.task.names_compete else None
     with Writer(threads, behind=batch_size + threads) as writer:
         for stems, photographs in _batched(good(), batch_size):
             results = segmenter.segment_encoded(segmenter.encode(photographs, batch_size), names)
             for stem, result in zip(stems, results, strict=True):
-                writer.submit(_save, result, folder, stem)
+                writer.submit(_save, result, folder, stem, panoptic, names)
             progress.add(len(results))
+    if panoptic:
+        panoptic.end()
     if todo and len(skipped) == len(todo):
         raise ValueError(f"none of {len(todo)} images could be read; the first: {first_error}")
     progress.end(folder)
@@ -122,9 +127,17 @@ def _batched(pairs, size):
         yield zip(*batch, strict=True)
 
 
-def _save(result, folder, stem):
+def _panoptic_writer(folder, names):
+    several = f"_{jax.process_index()}" if jax.process_count() > 1 else ""
+    categories = [{"id": i + 1, "name": name, "isthing": 1} for i, name in enumerate(names)]
+    return PanopticWriter(folder / f"panoptic{several}.json", folder / "panoptic", categories)
+
+
+def _save(result, folder, stem, panoptic, names):
     try:
         result.save(folder, stem)
+        if panoptic:
+            panoptic.add(stem, stem, *result.to_panoptic({name: i + 1 for i, name in enumerate(names)}))
     except OSError as error:
         raise ValueError(f"{folder}: cannot write {stem}: {error.strerror or error}") from None
 

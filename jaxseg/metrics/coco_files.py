@@ -77,23 +77,38 @@ def segments_info(segment_map, class_of, category_ids, score_of=None):
     return found
 
 
-def write_panoptic(path, folder, examples, categories=()):
-    """Writes predictions as COCO does: a JSON, and a PNG for every image in a folder.
+class PanopticWriter:
+    """Predictions as COCO has them: a PNG for every image in a folder, written at once, and a JSON at the end.
 
-    Args:
-        examples: iterable of (image id, file stem, segment_map [H, W], segments) with segments of `segments_info`; written
-            one by one, so that not all have to be in memory.
-        categories: of the annotation file, copied into the JSON.
+    `add` may be called by several threads.
     """
-    folder, images, annotations = Path(folder), [], []
-    folder.mkdir(parents=True, exist_ok=True)
-    for image_id, stem, segment_map, segments in examples:
+
+    def __init__(self, path, folder, categories=()):
+        """categories: of the annotation file, copied into the JSON."""
+        self._path, self._folder, self._categories, self._rows = path, Path(folder), list(categories), []
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, image_id, stem, segment_map, segments):
+        """segment_map: [H, W] ids, 0 = none; segments: dicts as of `segments_info`."""
         file = f"{stem}.png"
-        id_picture(segment_map).save(folder / file)
+        id_picture(segment_map).save(self._folder / file)
         height, width = (int(n) for n in segment_map.shape)
-        images.append({"id": image_id, "file_name": file, "height": height, "width": width})
-        annotations.append({"image_id": image_id, "file_name": file, "segments_info": list(segments)})
-    _write_json(path, {"images": images, "annotations": annotations, "categories": list(categories)})
+        image = {"id": image_id, "file_name": file, "height": height, "width": width}
+        self._rows.append((image, {"image_id": image_id, "file_name": file, "segments_info": list(segments)}))
+
+    def end(self):
+        """Writes the JSON, images by their ids."""
+        rows = sorted(self._rows, key=lambda row: row[0]["id"])
+        content = {"images": [image for image, _ in rows], "annotations": [row for _, row in rows]}
+        _write_json(self._path, {**content, "categories": self._categories})
+
+
+def write_panoptic(path, folder, examples, categories=()):
+    """All of a `PanopticWriter`'s work; examples: an iterable of the arguments of its `add`, each written before the next."""
+    writer = PanopticWriter(path, folder, categories)
+    for example in examples:
+        writer.add(*example)
+    writer.end()
 
 
 def read_panoptic(path, folder):

@@ -1,13 +1,18 @@
 """MasQCLIP: what mask tokens see, what they leave alone, and what training starts from."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from jaxseg import systems
+from jaxseg import predict, systems
+from jaxseg.api import Segmenter
 from jaxseg.config import load_config
 from jaxseg.encoders.clip.vit import VisionTransformer
+from jaxseg.metrics import coco_files
 from jaxseg.systems.masqclip.model import visible_tokens
 from jaxseg.weights import flatten, unflatten
 from tests import tiny
@@ -154,3 +159,29 @@ def test_predicts_any_names_from_one_encoding(task):
         results = task.finalize({name: np.asarray(found[name]) for name in task.reads}, metas, names)
         assert [result.size for result in results] == [(50, 40), (64, 64)]
         assert all(label in names for result in results for label in result.labels)
+
+
+def test_prediction_writes_panoptic_files(tmp_path):
+    """Any names, images of several sizes: pictures, masks, and COCO's JSON and PNGs, which agree with each other."""
+    config = small().copy_and_resolve_references().unlock()
+    config.predict.preprocess = "decode|resize(64)|pad_to_multiple(32)|keep(image, image_size)"
+    config.predict.merge.update(object_threshold=0.0, overlap_threshold=0.0)
+    task = systems.make_task(config)
+    segmenter = Segmenter(task, *tiny.params_of(task), config)
+    rng, paths = np.random.default_rng(0), []
+    for i, size in enumerate([(30, 50), (70, 40)]):
+        paths.append(tmp_path / f"photo {i}.png")
+        Image.fromarray(rng.integers(0, 256, (*size, 3)).astype(np.uint8)).save(paths[-1])
+    names = ["a beer", "wine", "a table", "the sky"]
+    predict.segment_files(segmenter, paths, names, tmp_path / "out")
+    found = coco_files.read_panoptic(tmp_path / "out" / "panoptic.json", tmp_path / "out" / "panoptic")
+    assert sorted(found) == ["photo 0", "photo 1"]
+    categories = json.loads((tmp_path / "out" / "panoptic.json").read_text())["categories"]
+    assert [c["name"] for c in categories] == names
+    for name, size in (("photo 0", (30, 50)), ("photo 1", (70, 40))):
+        segment_map, segments = found[name]
+        assert segment_map.shape == size
+        coco_files.check_segments(segment_map, segments, [1, 2, 3, 4], name)
+        written = json.loads((tmp_path / "out" / f"{name}.json").read_text())
+        assert len(written["masks"]) == len(segments) > 0
+        assert sum(s["area"] for s in segments) == (segment_map > 0).sum()
