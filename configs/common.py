@@ -129,7 +129,12 @@ def source(data, split, **options):
     return {"kind": kind, "name": data, "split": split, **options}
 
 
-# Mask2Former's sizes are the defaults of its modules; these are the parts that a laptop trains.
+# Mask2Former with a ResNet-50, and one that a laptop trains.
+MASK_FORMER = {
+    "backbone": {"num_blocks": (3, 4, 6, 3), "stem_dim": 64, "bottleneck_dim": 64, "res2_dim": 256},
+    "pixel": {"hidden_dim": 256, "mask_dim": 256, "num_layers": 6, "num_heads": 8, "mlp_dim": 1024},
+    "query": {"hidden_dim": 256, "mask_dim": 256, "num_layers": 9, "num_heads": 8, "mlp_dim": 2048, "num_queries": 100},
+}
 TINY_MASK_FORMER = {
     "backbone": {"num_blocks": (1, 1, 1, 1), "stem_dim": 16, "bottleneck_dim": 16, "res2_dim": 32},
     "pixel": {"hidden_dim": 64, "mask_dim": 64, "num_layers": 1, "num_heads": 4, "mlp_dim": 128},
@@ -144,8 +149,9 @@ def mask_former(config, num_outputs, *, tiny=False):
 
     AdamW with a tenth of the rate for the backbone, no decay on norms and query embeddings, gradients clipped at 0.01.
     """
-    config.model.backbone = {"name": "resnet"}
-    config.model.head = {"pixel": {}, "query": {"num_outputs": num_outputs}}
+    sizes = TINY_MASK_FORMER if tiny else MASK_FORMER
+    config.model.backbone = {"name": "resnet", **sizes["backbone"]}
+    config.model.head = {"pixel": dict(sizes["pixel"]), "query": {"num_outputs": num_outputs, **sizes["query"]}}
     config.task.update(image_size=(1024, 1024), max_targets=100)
     config.precision.compute = "bfloat16"
     config.optim.update(learning_rate=1e-4, weight_decay=0.05, clip_norm=0.01, multipliers=(("^backbone/", 0.1),))
@@ -153,9 +159,6 @@ def mask_former(config, num_outputs, *, tiny=False):
     config.optim.freeze = (FROZEN_NORMS,)
     config.predict.merge = {"object_threshold": 0.8, "overlap_threshold": 0.8, "num_instances": 100}
     if tiny:
-        config.model.backbone.update(TINY_MASK_FORMER["backbone"])
-        for part in ("pixel", "query"):
-            config.model.head[part].update(TINY_MASK_FORMER[part])
         config.task.update(image_size=(96, 96), max_targets=24)
         config.precision.compute = "float32"
         config.predict.canvas = 96

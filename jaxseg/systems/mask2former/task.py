@@ -130,6 +130,14 @@ def make_task(config):
             no_object=scores[..., -1],
         )
 
+    def replay(params, state, inputs):
+        """`pred_logits` and `pred_masks` of `image` [3, H, W] or [B, 3, H, W], pixels in 0..255 without padding."""
+        image = jnp.asarray(inputs["image"])
+        image = jnp.moveaxis(image[None] if image.ndim == 3 else image, 1, -1)
+        sizes = jnp.broadcast_to(jnp.array([image.shape[1:3]]), (len(image), 2))
+        found = encode(params, state, {"image": image, "image_size": sizes})
+        return {"pred_logits": found.class_logits, "pred_masks": found.mask_logits}
+
     def example_batch(batch_size, kind):
         del kind
         return example_masks(batch_size, settings.image_size, settings.max_targets)
@@ -155,6 +163,7 @@ def make_task(config):
             "begin": begin,
             "losses": losses,
             "released": lambda params: {name: params[name] for name in MODEL if name in params},
+            "replay": replay,
             "encode": encode,
             "decode": decode,
             "at_original_size": at_original_size,

@@ -45,7 +45,12 @@ def _below(shapes, prefix):
 def _infer(shapes):
     backbone = _below(shapes, BACKBONE)
     name, infer = ("swin", swin.infer_detectron2) if swin.PATCHES in backbone else ("resnet", resnet.infer_detectron2)
-    return {"backbone": {"name": name, **infer(backbone)}, "head": infer_mask_former(_below(shapes, HEAD))}
+    # The number of heads is not in the shapes, and that of points follows from it.
+    head = {
+        part: {field: value for field, value in fields.items() if field not in ("num_heads", "num_points")}
+        for part, fields in infer_mask_former(_below(shapes, HEAD)).items()
+    }
+    return {"backbone": {"name": name, **infer(backbone)}, "head": head}
 
 
 def _backbone(name, detect, infer, rules, ignore):
