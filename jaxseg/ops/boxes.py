@@ -8,6 +8,7 @@ from jaxseg.ops.masks import overlap
 from jaxseg.typing import Array
 
 DELTA_CLAMP = math.log(1000 / 16)  # of predicted logarithms: no box grows to more than 62.5 times its reference
+REGION_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the deltas of regions, which are closer than anchors (Fast R-CNN)
 _SMALLEST = 1e-6  # pixels; boxes of padding count as that wide, so that their deltas are finite
 
 

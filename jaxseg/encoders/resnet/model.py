@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.nn.conv import C2_MSRA
 from jaxseg.nn.norms import FrozenBatchNorm
 from jaxseg.typing import Array
 
@@ -20,7 +21,7 @@ def _conv(features, kernel, stride, name, dtype):
         padding=((pad, pad), (pad, pad)),
         use_bias=False,
         dtype=dtype,
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),  # MSRA, as detectron2 fills
+        kernel_init=C2_MSRA,
         name=name,
     )
 
