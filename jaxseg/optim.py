@@ -62,9 +62,14 @@ def _poly(peak, steps, power=0.9, end_value=0.0):
     return optax.polynomial_schedule(peak, end_value, power, steps)
 
 
-def _step(peak, steps, milestones=(), factor=0.1):
+def _step(peak, steps, milestones=(), factor=0.1, warmup_steps=0, warmup_factor=1e-3):
+    """`peak`, times `factor` from each milestone on; up to `warmup_steps` a line from `warmup_factor` times as much."""
     del steps
-    return optax.piecewise_constant_schedule(peak, dict.fromkeys(milestones, factor))
+    constant = optax.piecewise_constant_schedule(peak, dict.fromkeys(milestones, factor))
+    if not warmup_steps:
+        return constant
+    warmup = optax.linear_schedule(warmup_factor, 1.0, warmup_steps)
+    return lambda step: warmup(step) * constant(step)
 
 
 _SCHEDULES = {
@@ -93,12 +98,13 @@ def make_optimizer(config, trained):
                 raise ValueError(f"config.optim.{field}: {pattern!r} matches no trained parameter")
     if optim.name not in _DIRECTIONS:
         raise ValueError(f"config.optim.name: found {optim.name!r}, expected one of {', '.join(_DIRECTIONS)}")
-    # Decay comes after the direction, multiplied by the learning rate and by the multiplier, as in torch's AdamW groups.
+    # Decay comes after the direction, multiplied by the learning rate and by the multiplier, as in torch's AdamW groups; with
+    # SGD it is part of the gradient that the momentum sums, as in torch's.
     decayed = unflatten({path: not any(re.search(p, path) for p in optim.no_decay) for path in paths})
     chain = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
-    chain += [_DIRECTIONS[optim.name](optim)]
-    if optim.weight_decay:
-        chain += [optax.add_decayed_weights(optim.weight_decay, mask=decayed)]
+    decay = [optax.add_decayed_weights(optim.weight_decay, mask=decayed)] if optim.weight_decay else []
+    direction = [_DIRECTIONS[optim.name](optim)]
+    chain += decay + direction if optim.name == "sgd" else direction + decay
     if optim.multipliers:
         chain += [_scale_by(unflatten({path: _factor(path, optim.multipliers) for path in paths}))]
     return optax.chain(*chain, optax.scale_by_learning_rate(make_schedule(optim, config.train.steps)))

@@ -7,3 +7,5 @@ STATISTICS = {
 }
 # detectron2's, of pixels in 0..255: ImageNet's, rounded.
 DETECTRON2 = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+# Of Caffe2's ImageNet models, which detectron2's own detectors start from: blue first, not divided.
+CAFFE2_BGR = ((103.53, 116.28, 123.675), (1.0, 1.0, 1.0))

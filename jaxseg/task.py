@@ -66,6 +66,27 @@ class Task:
     capabilities: Mapping[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
 
 
+def closed_vocabulary(names, is_thing, num_classes, class_agnostic=False) -> Array:
+    """What `Task.prepare` makes of names where the classes are the checkpoint's: [num_classes] bool, which are things.
+
+    Args:
+        names: of the classes, in the checkpoint's order.
+        is_thing: [num_classes] bool, or None: all are.
+        class_agnostic: there is one class, an object. A data set comes with what is a thing, and all of its classes are
+            objects then; a person, who does not say it, asks for the one.
+
+    Raises:
+        ValueError: another number of names than there are classes.
+    """
+    if class_agnostic:
+        if is_thing is None and len(names) != 1:
+            raise ValueError(f"names: found {len(names)}, expected one, such as 'object': this model knows no classes")
+        return jnp.ones(1, bool)
+    if len(names) != num_classes:
+        raise ValueError(f"names: found {len(names)}, expected the {num_classes} of this checkpoint's classes")
+    return jnp.ones(num_classes, bool) if is_thing is None else jnp.asarray(is_thing, bool)
+
+
 def example_masks(batch_size, image_size, num_masks) -> Batch:
     """What `Task.example_batch` gives where images come with annotated masks, as the op `target_masks` makes them."""
     slots = (batch_size, num_masks)

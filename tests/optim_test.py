@@ -1,5 +1,6 @@
 """Optimizers and schedules from configs."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -40,6 +41,19 @@ def test_decay_and_multipliers_go_by_path():
     np.testing.assert_allclose(found["head"]["bias"], 0)
 
 
+def test_sgd_sums_decayed_gradients():
+    """torch's: v = 0.9 v + g + decay * w, w -= rate * v; two steps at a weight of 1."""
+    made = config(name="sgd", betas=(0.9, 0.0), weight_decay=0.5, no_decay=("bias$",))
+    optimizer = optim.make_optimizer(made, PARAMS)
+    grads, state, params = jax.tree.map(lambda x: jnp.full_like(x, 2.0), PARAMS), optimizer.init(PARAMS), PARAMS
+    for _ in range(2):
+        updates, state = optimizer.update(grads, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+    first = 1 - 0.1 * 2.5
+    np.testing.assert_allclose(params["head"]["kernel"], first - 0.1 * (0.9 * 2.5 + 2 + 0.5 * first), rtol=1e-6)
+    np.testing.assert_allclose(params["head"]["bias"], 1 - 0.1 * 2 - 0.1 * (0.9 * 2 + 2), rtol=1e-6)
+
+
 def test_muon_orthogonalizes_matrices_and_leaves_the_rest_to_adam():
     """All singular directions of a matrix get about the same step, blocks by themselves; a bias gets Adam's."""
     rng = np.random.default_rng(0)
@@ -74,6 +88,10 @@ def test_clipping_measures_trained_parameters_only():
         ({"name": "warmup_cosine", "warmup_steps": 4}, {0: 0.02, 3: 0.08, 4: 0.1, 10: 0.0}),
         ({"name": "poly", "power": 1.0}, {0: 0.1, 5: 0.05}),
         ({"name": "step", "milestones": (3,), "factor": 0.1}, {2: 0.1, 4: 0.01}),
+        (
+            {"name": "step", "milestones": (8,), "warmup_steps": 4, "warmup_factor": 0.2},
+            {0: 0.02, 1: 0.04, 3: 0.08, 4: 0.1, 7: 0.1, 9: 0.01},
+        ),
     ],
 )
 def test_schedules(schedule, expected):

@@ -4,11 +4,32 @@ The published loop over queries is a handful of reductions here: a query's fate 
 the same class is merged, and that is the first valid query of its class.
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 
 from jaxseg.typing import Array
 
 _HALF = 0.5  # probability from which a pixel belongs to a mask
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentThresholds:
+    """What makes a segment; of `config.predict.merge`.
+
+    Attributes:
+        object_threshold: class score from which an object is a segment.
+        overlap_threshold: share of its own mask that a segment must hold.
+    """
+
+    object_threshold: float = 0.8
+    overlap_threshold: float = 0.8
+
+    def __post_init__(self):
+        for name in ("object_threshold", "overlap_threshold"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"config.predict.merge.{name}: found {value}, expected 0 to 1")
 
 
 def panoptic_segments(

@@ -12,35 +12,25 @@ from jaxseg.ops.padding import inside_canvas
 from jaxseg.ops.resize import resize
 from jaxseg.postprocess.instance import instances
 from jaxseg.postprocess.original_size import crop_and_resize
-from jaxseg.postprocess.panoptic import panoptic_segments
+from jaxseg.postprocess.panoptic import SegmentThresholds, panoptic_segments
 from jaxseg.postprocess.semantic import semantic_scores
 from jaxseg.typing import Array
 
 
 @dataclasses.dataclass(frozen=True)
-class QueryMerge:
+class QueryMerge(SegmentThresholds):
     """How queries are merged; the fields of `config.predict.merge`.
 
     Attributes:
-        object_threshold: class score from which a query is a segment.
-        overlap_threshold: share of its own mask that a segment must hold.
         num_instances: at most.
         mask_quality: whether instances' scores are multiplied with the mean probability inside of the mask.
         semantic_first: whether the classes of pixels are summed at the padded size and resized then, as released semantic
             configs do; the default resizes the masks.
     """
 
-    object_threshold: float = 0.8
-    overlap_threshold: float = 0.8
     num_instances: int = 100
     mask_quality: bool = True
     semantic_first: bool = False
-
-    def __post_init__(self):
-        for name in ("object_threshold", "overlap_threshold"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"config.predict.merge.{name}: found {value}, expected 0 to 1")
 
     def __call__(
         self,

@@ -1,6 +1,6 @@
 """Where a ResNet's released tensors go: detectron2's names and torchvision's, and sizes inferred from shapes."""
 
-from jaxseg.weights import batch_norm_rules, conv_rules, count, require
+from jaxseg.weights import Format, batch_norm_rules, conv_rules, count, prefixed, require
 
 DETECTRON2_IGNORE = ((r"stem\.fc\.(weight|bias)", "ImageNet classifier"),)
 TORCHVISION_IGNORE = (
@@ -68,3 +68,21 @@ def _infer(shapes, stem, first_stage, patterns):
         "bottleneck_dim": shapes[conv1][0],
         "res2_dim": shapes[conv3][0],
     }
+
+
+def _backbone(name, detect, infer, rules, ignore):
+    return Format(
+        name,
+        detect=lambda keys: detect in keys,
+        infer=lambda shapes: {"backbone": {"name": "resnet", **infer(shapes)}},
+        rules=lambda model: prefixed(rules(), "", "backbone/"),
+        ignore=ignore,
+        part="backbone",
+    )
+
+
+# Files that hold nothing but a ResNet, for systems whose parameters have it below `backbone/`.
+BACKBONE_FORMATS = (
+    _backbone("detectron2_imagenet", "stem.conv1.weight", infer_detectron2, detectron2_rules, DETECTRON2_IGNORE),
+    _backbone("torchvision", "layer1.0.conv1.weight", infer_torchvision, torchvision_rules, TORCHVISION_IGNORE),
+)

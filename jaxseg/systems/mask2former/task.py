@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxseg.config import model_fields
 from jaxseg.finalize import SEGMENTS, segment_results
@@ -13,7 +12,7 @@ from jaxseg.losses.distillation import Distillation
 from jaxseg.ops.sampling import uniform_draw
 from jaxseg.postprocess.queries import QueryMerge
 from jaxseg.systems.mask2former.model import Found, Mask2Former, objects_at_input_size
-from jaxseg.task import Mean, Task, example_masks
+from jaxseg.task import Mean, Task, closed_vocabulary, example_masks
 
 MODEL, TEACHER = ("backbone", "head"), "teacher"
 
@@ -90,15 +89,7 @@ def make_task(config):
 
     def prepare(params, names, is_thing=None):
         del params
-        if class_agnostic:
-            # A data set comes with what is a thing, and all of its classes are objects here; a person asks for the one.
-            if is_thing is None and len(names) != 1:
-                raise ValueError(f"names: found {len(names)}, expected one, such as 'object': this model knows no classes")
-            return {"is_thing": jnp.ones(1, bool)}
-        if len(names) != num_classes:
-            raise ValueError(f"names: found {len(names)}, expected the {num_classes} of this checkpoint's classes")
-        things = np.ones(num_classes, bool) if is_thing is None else np.asarray(is_thing, bool)
-        return {"is_thing": jnp.asarray(things)}
+        return {"is_thing": closed_vocabulary(names, is_thing, num_classes, class_agnostic)}
 
     def encode(params, state, batch):
         del state

@@ -53,18 +53,6 @@ def _infer(shapes):
     return {"backbone": {"name": name, **infer(backbone)}, "head": head}
 
 
-def _backbone(name, detect, infer, rules, ignore):
-    """The layout of a file that holds nothing but a ResNet."""
-    return Format(
-        name,
-        detect=lambda keys: detect in keys,
-        infer=lambda shapes: {"backbone": {"name": "resnet", **infer(shapes)}},
-        rules=lambda model: prefixed(rules(), "", "backbone/"),
-        ignore=ignore,
-        part="backbone",
-    )
-
-
 FORMATS = (
     Format(
         "detectron2",
@@ -75,20 +63,7 @@ FORMATS = (
         merge=merge_files,
     ),
     huggingface.FORMAT,
-    _backbone(
-        "detectron2_imagenet",
-        "stem.conv1.weight",
-        resnet.infer_detectron2,
-        resnet.detectron2_rules,
-        resnet.DETECTRON2_IGNORE,
-    ),
-    _backbone(
-        "torchvision",
-        "layer1.0.conv1.weight",
-        resnet.infer_torchvision,
-        resnet.torchvision_rules,
-        resnet.TORCHVISION_IGNORE,
-    ),
+    *resnet.BACKBONE_FORMATS,
     Format(
         "swin_imagenet",
         detect=lambda keys: swin.PATCHES in keys,
