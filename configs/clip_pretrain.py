@@ -54,7 +54,7 @@ def get_config(arg=""):
 
 def _shrink(config):
     config.model.update(common.TINY_CLIP)
-    config.train.update(steps=900, batch_size=32, log_every=50, eval_every=0, checkpoint_every=450)
+    config.train.update(steps=500, batch_size=32, log_every=50, eval_every=0, checkpoint_every=500)
     config.precision.compute = "float32"
     config.optim.update(name="muon", learning_rate=4e-3, weight_decay=0.05)
     config.optim.schedule.warmup_steps = 100

@@ -63,7 +63,7 @@ def _shrink(config):
     config.model.clip.update(common.TINY_CLIP)
     config.model.update(extract_layers=(0, 1), num_heads=2, mlp_dim=128, dropout=0.0, norm_first=True, mask_prior=0.12)
     config.task.update(image_size=96, num_prompts=3, prompt_length=16)
-    config.train.update(steps=1200, batch_size=32, log_every=50, eval_every=0, checkpoint_every=600, untrained_baseline=True)
+    config.train.update(steps=1000, batch_size=32, log_every=50, eval_every=0, checkpoint_every=500, untrained_baseline=True)
     config.precision.compute = "float32"
     config.optim.update(name="muon", learning_rate=5e-3, multipliers=(("^clip/", 0.8),))
     config.optim.freeze = ("^clip/logit_scale", "^clip/visual/(ln_post|proj)")
