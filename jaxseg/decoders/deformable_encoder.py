@@ -14,14 +14,14 @@ from jaxseg.typing import Array
 def flatten_levels(maps: list[Array]) -> tuple[Array, tuple[tuple[int, int], ...]]:
     """Maps [B, h, w, C] -> tokens [B, S, C], row-major, one map after the other, and ((h, w), ...)."""
     shapes = tuple(tuple(x.shape[1:3]) for x in maps)
-    return jnp.concatenate([x.reshape(len(x), -1, x.shape[-1]) for x in maps], axis=1), shapes
+    return jnp.concatenate([x.reshape(x.shape[0], -1, x.shape[-1]) for x in maps], axis=1), shapes
 
 
 def split_levels(tokens: Array, shapes) -> list[Array]:
     """The inverse of `flatten_levels`."""
     maps, start = [], 0
     for h, w in shapes:
-        maps.append(tokens[:, start : start + h * w].reshape(len(tokens), h, w, tokens.shape[-1]))
+        maps.append(tokens[:, start : start + h * w].reshape(tokens.shape[0], h, w, tokens.shape[-1]))
         start += h * w
     return maps
 
@@ -37,7 +37,7 @@ def level_positions(shapes, level_embedding: Array, valid=None, offset: float = 
     width, parts = level_embedding.shape[1], []
     for i, size in enumerate(shapes):
         position = sine_positions(size, width // 2, valid=None if valid is None else valid[i], offset=offset)
-        parts.append(position.reshape(len(position), -1, width) + level_embedding[i].reshape(1, 1, width))
+        parts.append(position.reshape(position.shape[0], -1, width) + level_embedding[i].reshape(1, 1, width))
     return jnp.concatenate(parts, axis=1)
 
 

@@ -136,7 +136,7 @@ class QueryDecoder(nn.Module):
         mask_features = mask_features.astype(self.dtype)
         keys, values = self.look_at([x.astype(self.dtype) for x in memory])
         inside = [resize(mask_features, x.shape[1:3], axes=(1, 2)) for x in memory]
-        x, position = self.learned(len(mask_features))
+        x, position = self.learned(mask_features.shape[0])
         head = PredictionHead(self.num_outputs, self.mask_dim, self.dtype, name="head")
         layer_class = nn.remat(QueryLayer) if self.remat else QueryLayer
         predictions = []
@@ -160,7 +160,7 @@ class QueryDecoder(nn.Module):
             size = x.shape[1:3]
             if self.project or x.shape[-1] != self.hidden_dim:
                 x = nn.Conv(self.hidden_dim, (1, 1), dtype=self.dtype, kernel_init=C2_XAVIER, name=f"input_{i}")(x)
-            x = x.reshape(len(x), -1, self.hidden_dim)
+            x = x.reshape(x.shape[0], -1, self.hidden_dim)
             x = x + level_embedding[i].astype(self.dtype).reshape(1, 1, -1)
             position = sine_positions(size, self.hidden_dim // 2).reshape(1, -1, self.hidden_dim)
             keys.append(x + position.astype(self.dtype))

@@ -92,7 +92,7 @@ def _row_points(locations, weights, shapes):
 
 def _weighted_rows(table, index, weights):
     """[B, Q, heads, D]: sums of rows [B, R, D] at [B, Q, heads, K]."""
-    taken = _take(table, index.reshape(len(index), -1)).reshape(*index.shape, -1)
+    taken = _take(table, index.reshape(index.shape[0], -1)).reshape(*index.shape, -1)
     weights = weights.astype(taken.dtype)
     return jnp.einsum("bqhkd,bqhk->bqhd", taken, weights, precision="highest", preferred_element_type=jnp.float32)
 
@@ -100,13 +100,13 @@ def _weighted_rows(table, index, weights):
 def _rows(value, locations, weights, shapes):
     index, corners = _row_points(locations, weights, shapes)
     shape = (*index.shape[:3], -1)
-    table = value.reshape(len(value), -1, value.shape[-1])
+    table = value.reshape(value.shape[0], -1, value.shape[-1])
     return _weighted_rows(table, index.reshape(shape), corners.reshape(shape))
 
 
 def _rows_scan(value, locations, weights, shapes):
     index, corners = _row_points(locations, weights, shapes)
-    table = value.reshape(len(value), -1, value.shape[-1])
+    table = value.reshape(value.shape[0], -1, value.shape[-1])
     total = jnp.zeros((*index.shape[:3], value.shape[-1]), jnp.float32)
     return _sum_over_points(functools.partial(_weighted_rows, table), total, index, corners, axis=3)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from jaxseg import optim, systems
 from jaxseg.config import load_config
@@ -171,6 +172,19 @@ def test_masks_at_the_original_size_with_the_checkpoints_classes(named):
         {name: np.asarray(found[name]) for name in task.reads}, [{"original_size": tuple(s)} for s in sizes.tolist()], NAMES
     )
     assert [result.size for result in results] == [(50, 40), (96, 64)]
+
+
+def test_exports_for_any_number_of_images(named):
+    """Only lowered: the compiler is tests/export_test.py's."""
+    task = named.task
+    batch_size, num_names = export.symbolic_shape("batch, names")
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    program = export.export(jax.jit(task.predict), platforms=("cpu", "tpu"))(
+        *shapes, *task.example_predict(batch_size, num_names)
+    )
+    found = {f"{x.dtype}[{', '.join(map(str, x.shape))}]" for x in program.out_avals}
+    masks = f"float32[batch, {QUERIES}, {SIZE // 4}, {SIZE // 4}]"
+    assert found == {f"float32[batch, {QUERIES}, 27]", masks, "int32[batch, 2]", "bool[26]"}
 
 
 def test_a_closed_vocabulary_says_so(named, student):
