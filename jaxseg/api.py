@@ -183,12 +183,8 @@ class Segmenter:
 
     def prepare(self, names):
         """Encodes names ahead of the first image, so that what is wrong with them is known early."""
-        names, length = _names(names), self.config.predict.prompts_per_chunk
-        if self.task.names_compete:
-            self._context(names)
-            return
-        for start in range(0, len(names), length):
-            self._context(_padded(names[start : start + length], length))
+        for _, padded in self._split(_names(names), self.config.predict.prompts_per_chunk):
+            self._context(padded)
 
     def encode(self, photographs: Sequence[Photograph], num_rows=0):
         """Encodes photographs as one batch, filled up to `num_rows` so that a last, smaller batch compiles nothing."""
@@ -227,14 +223,21 @@ class Segmenter:
         step = self.config.predict.canvas
         canvas = tuple(int(-(-side // step) * step) for side in sizes.max(0))
         length = _chunk_length(self.config.predict.prompts_per_chunk, encoded.num_rows * canvas[0] * canvas[1])
-        length = len(names) if self.task.names_compete else length
         thresholds = _thresholds(threshold, len(names))
+        for chunk, padded in self._split(names, length):
+            limits, thresholds = np.resize(thresholds[: len(chunk)], len(padded)), thresholds[len(chunk) :]
+            outputs = self._decode(self.params, self.state, encoded.features, self._context(padded))
+            limits = limits[None, :, None, None]
+            yield chunk, self._at_original_size(outputs, sizes, limits, canvas=canvas, names=tuple(wanted))
+
+    def _split(self, names, length):
+        """Yields (chunk, chunk filled up to one of few lengths); names that compete stay together, as they are."""
+        if self.task.names_compete:
+            yield names, names
+            return
         for start in range(0, len(names), length):
             chunk = names[start : start + length]
-            padded = chunk if self.task.names_compete else _padded(chunk, length)
-            limits = np.resize(thresholds[start : start + length], len(padded))[None, :, None, None]
-            outputs = self._decode(self.params, self.state, encoded.features, self._context(padded))
-            yield chunk, self._at_original_size(outputs, sizes, limits, canvas=canvas, names=tuple(wanted))
+            yield chunk, _padded(chunk, length)
 
     def _context(self, padded):
         """The embeddings of a chunk of names, kept for the next image."""

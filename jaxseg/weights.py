@@ -142,6 +142,11 @@ def count(shapes, pattern) -> int:
     return len({match[1] for key in shapes if (match := re.match(pattern, key))})
 
 
+def below(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The part of {key: tensor, or shape} whose keys start with a prefix, without it."""
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
 def require(shapes, what, *keys) -> None:
     """Refuses {key: shape} that lacks one of the keys: it is not `what`."""
     missing = [key for key in keys if key not in shapes]

@@ -1,9 +1,8 @@
 """Where a released `sem_seg_head`'s tensors go."""
 
-from jaxseg.decoders.deformable_weights import num_encoder_points
 from jaxseg.decoders.pixel_weights import infer_pixel_decoder, pixel_decoder_rules
 from jaxseg.decoders.query_weights import infer_query_decoder, query_decoder_rules
-from jaxseg.weights import prefixed
+from jaxseg.weights import below, prefixed
 
 PIXEL, QUERY = "pixel_decoder.", "predictor."
 
@@ -14,19 +13,10 @@ def mask_former_rules(upsample_masks=False):
     return pixel + prefixed(query_decoder_rules(), QUERY, "query/")
 
 
-def infer_mask_former(shapes, num_heads=8):
-    """{"pixel": fields, "query": fields} that {key: shape} decides, once the number of heads is known.
+def infer_mask_former(shapes):
+    """{"pixel": fields, "query": fields} that {key: shape} decides; the number of heads is not among them, nor that of points.
 
     Raises:
         ValueError: where a key that decides a field is missing.
     """
-    pixel, query = (
-        {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
-        for prefix in (PIXEL, QUERY)
-    )
-    fields, num_levels = infer_pixel_decoder(pixel), pixel["transformer.level_embed"][0]
-    points = num_encoder_points(pixel, num_heads, num_levels)
-    return {
-        "pixel": fields | {"num_heads": num_heads, "num_points": points},
-        "query": infer_query_decoder(query) | {"num_heads": num_heads},
-    }
+    return {"pixel": infer_pixel_decoder(below(shapes, PIXEL)), "query": infer_query_decoder(below(shapes, QUERY))}

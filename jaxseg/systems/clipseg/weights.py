@@ -8,6 +8,7 @@ from jaxseg.weights import (
     CONV_TRANSPOSE,
     Format,
     Rule,
+    below,
     linear_rules,
     norm_rules,
     packed_attention_rules,
@@ -106,21 +107,17 @@ def _infer_decoder(shapes, key, head):
     return fields, len(blocks)
 
 
-def _inside(shapes, prefix):
-    return {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
-
-
 def _infer_timojl(shapes):
     fields, _ = _infer_decoder(shapes, "blocks", "trans_conv")
-    towers = _inside(shapes, "clip_model.")
+    towers = below(shapes, "clip_model.")
     if not towers:
         raise ValueError("this file holds CLIPSeg's decoder only; give the CLIP file that it was trained over as well")
     return fields | {"clip": clip.infer_openai(towers)}
 
 
 def _infer_huggingface(shapes):
-    fields, _ = _infer_decoder(_inside(shapes, "decoder."), "layers", "transposed_convolution")
-    return fields | {"clip": clip.infer_huggingface(_inside(shapes, "clip."))}
+    fields, _ = _infer_decoder(below(shapes, "decoder."), "layers", "transposed_convolution")
+    return fields | {"clip": clip.infer_huggingface(below(shapes, "clip."))}
 
 
 def _huggingface_settings(settings):

@@ -4,7 +4,7 @@ from jaxseg.decoders.mask_former_weights import infer_mask_former, mask_former_r
 from jaxseg.encoders.resnet import weights as resnet
 from jaxseg.encoders.swin import weights as swin
 from jaxseg.systems.mask2former import huggingface
-from jaxseg.weights import Format, prefixed
+from jaxseg.weights import Format, below, prefixed
 
 BACKBONE, HEAD = "backbone.", "sem_seg_head."
 _PARTS = (f"{HEAD}predictor.", f"{HEAD}pixel_decoder.")
@@ -38,19 +38,10 @@ def _today(key):
     return f"{HEAD}pixel_decoder.{key.removeprefix(HEAD)}"
 
 
-def _below(shapes, prefix):
-    return {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
-
-
 def _infer(shapes):
-    backbone = _below(shapes, BACKBONE)
+    backbone = below(shapes, BACKBONE)
     name, infer = ("swin", swin.infer_detectron2) if swin.PATCHES in backbone else ("resnet", resnet.infer_detectron2)
-    # The number of heads is not in the shapes, and that of points follows from it.
-    head = {
-        part: {field: value for field, value in fields.items() if field not in ("num_heads", "num_points")}
-        for part, fields in infer_mask_former(_below(shapes, HEAD)).items()
-    }
-    return {"backbone": {"name": name, **infer(backbone)}, "head": head}
+    return {"backbone": {"name": name, **infer(backbone)}, "head": infer_mask_former(below(shapes, HEAD))}
 
 
 FORMATS = (

@@ -3,7 +3,7 @@
 from jaxseg.decoders.mask_former_weights import infer_mask_former, mask_former_rules
 from jaxseg.encoders.clip import weights as clip
 from jaxseg.encoders.resnet import weights as resnet
-from jaxseg.weights import Format, Rule, linear_rules, prefixed
+from jaxseg.weights import Format, Rule, below, linear_rules, prefixed
 
 PREFIX = "masqclip."
 IGNORE = (
@@ -41,19 +41,15 @@ def merge_files(state_dicts):
     return merged
 
 
-def _below(shapes, prefix):
-    return {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
-
-
 def _infer(shapes):
-    text = _below(shapes, "clip_model.")
+    text = below(shapes, "clip_model.")
     if not text:
         raise ValueError("MasQCLIP's file holds no text tower; give the CLIP file that it was trained over as well")
-    visual = {f"visual.{key}": shape for key, shape in _below(shapes, f"{PREFIX}visual.").items()}
+    visual = {f"visual.{key}": shape for key, shape in below(shapes, f"{PREFIX}visual.").items()}
     towers = {key: shape for key, shape in text.items() if not key.startswith("visual.")} | visual
     return {
-        "backbone": {"name": "resnet", **resnet.infer_detectron2(_below(shapes, "backbone."))},
-        "head": infer_mask_former(_below(shapes, "sem_seg_head.")),
+        "backbone": {"name": "resnet", **resnet.infer_detectron2(below(shapes, "backbone."))},
+        "head": infer_mask_former(below(shapes, "sem_seg_head.")),
         "clip": clip.infer_openai(towers) | {"mask_projections": "q"},
     }
 
