@@ -66,9 +66,7 @@ def test_a_mask_token_sees_nothing_of_other_patches():
 
     def read(pixels):
         # One block: patches see each other, so that beyond it everything is mixed.
-        out = model.apply(
-            {"params": params}, pixels, mask_tokens=tokens, mask_visible=visible, taps=(0,), embedding=False
-        )
+        out = model.apply({"params": params}, pixels, mask_tokens=tokens, mask_visible=visible, taps=(0,), embedding=False)
         return np.asarray(out.mask_tokens[0])
 
     first = image(1)
@@ -159,6 +157,22 @@ def test_predicts_any_names_from_one_encoding(task):
         results = task.finalize({name: np.asarray(found[name]) for name in task.reads}, metas, names)
         assert [result.size for result in results] == [(50, 40), (64, 64)]
         assert all(label in names for result in results for label in result.labels)
+
+
+def test_proposals_of_a_mask_rcnn():
+    """The same model over the other kind of proposals: a slot for each detection, masks at a quarter of the image."""
+    from jaxseg.systems.masqclip.model import MasQClip
+
+    fields = small().model.to_dict()
+    sizes = {"hidden_dim": 8, "box_dims": (8,), "mask_layers": 1}
+    fields["head"] = {"num_classes": 1, "num_objects": 5, "num_before": 20, "num_proposals": 10, **sizes}
+    model = MasQClip(**fields, proposals="maskrcnn")
+    pixels, sizes, token_ids = jnp.zeros((1, 64, 96, 3)), jnp.array([[64, 90]]), jnp.zeros((2, 48), jnp.int32)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), pixels, sizes, token_ids))["params"]
+    found = jax.jit(lambda params: model.apply({"params": params}, pixels, sizes, method="encode"))(fill(params))
+    assert found.object_logits.shape == (1, 5, 2)
+    assert found.mask_logits.shape == (1, 5, 16, 24)
+    assert np.isfinite(found.embeddings).all()
 
 
 def test_prediction_writes_panoptic_files(tmp_path):

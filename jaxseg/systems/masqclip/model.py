@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.decoders.mask_former import MaskFormerHead
+from jaxseg.decoders.proposals import make_head, propose
 from jaxseg.decoders.query import QueryOutput
 from jaxseg.encoders.backbones import make_backbone
 from jaxseg.encoders.clip.model import Clip
@@ -56,29 +56,32 @@ def visible_tokens(mask_logits: Array, image_size: int, patch_size: int) -> Arra
 
 
 class MasQClip(nn.Module):
-    """The model of the third stage; proposals come from a frozen Mask2Former of one class.
+    """The model of the third stage; proposals come from a frozen network of one class, a Mask2Former or a Mask R-CNN.
 
     Attributes:
         backbone: of `make_backbone`.
-        head: fields of `MaskFormerHead`.
+        head: fields of the head behind it that finds masks.
+        proposals: which head that is, see `make_head`.
         clip: fields of `Clip`, a vision transformer; `mask_projections` says what mask tokens have for themselves.
     """
 
     backbone: Mapping[str, Any]
     head: Mapping[str, Any]
     clip: Mapping[str, Any]
+    proposals: str = "mask2former"
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
         self.maps = make_backbone(self.backbone, dtype=self.dtype)
-        self.queries = MaskFormerHead(**self.head, dtype=self.dtype, name="head")
+        self.queries = make_head(self.proposals, self.head, dtype=self.dtype)
         self.towers = Clip(**self.clip, dtype=self.dtype, name="clip")
         # One vector for all masks, which differ by what they see; training starts at the class token's position.
         self.mask_embedding = self.param("mask_embedding", nn.initializers.zeros, (self.clip["vision_width"],))
 
     def propose(self, image: Array, image_size: Array) -> QueryOutput:
         """[B, H, W, 3] pixels in 0..255, padded right and below, and [B, 2] sizes -> masks of one class."""
-        return self.queries(self.maps(normalize_inside(image, image_size)))
+        features = self.maps(normalize_inside(image, image_size))
+        return propose(self.queries, features, image_size, image.shape[1:3])
 
     def clip_input(self, image: Array) -> Array:
         """[B, H, W, 3] pixels in 0..255, padding black -> CLIP's square image, normalised; proportions are not kept."""
