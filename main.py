@@ -57,7 +57,7 @@ def run(config, workdir, mode):
     from jaxseg import evaluate, train
 
     def make_data(config):
-        return DataModule.from_config(config, jax.process_index(), jax.process_count())
+        return DataModule.from_config(config, jax.process_index(), jax.process_count(), training=mode == "train")
 
     if mode == "eval":
         return evaluate.run(config, workdir, make_data(config), weights=FLAGS.weights)

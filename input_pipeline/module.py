@@ -65,26 +65,27 @@ class DataModule:
     Attributes:
         splits: names of the evaluation splits.
         vocabulary: of the first training source, or of the first evaluation split.
-        plan: the `BatchPlan` of training; None without training sources.
+        plan: the `BatchPlan` of training; None without training.
     """
 
-    def __init__(self, config, process_index=0, process_count=1):
+    def __init__(self, config, process_index=0, process_count=1, training=True):
         self._config = config
         self._process = (process_index, process_count)
         self._sources, self._train, self.plan = {}, [], None
         sources = tuple(config.data.train.sources)
-        if sources:
+        if sources and training:
             self._open_training(sources)
         self._evaluations = {split: self._open_evaluation(split) for split in config.data.eval}
 
     @classmethod
-    def from_config(cls, config, process_index=None, process_count=None):
+    def from_config(cls, config, process_index=None, process_count=None, training=True):
         """Opens every source and parses every text of ops.
 
         Args:
             config: `seed`, `train.batch_size`, `data`, `predict.canvas`.
             process_index: of this process; by default JAX's.
             process_count: processes that share each batch; by default JAX's.
+            training: False leaves the training sources alone, which who only evaluates need not have.
 
         Raises:
             ValueError: data that are not there, ops that cannot be parsed, or a batch that processes cannot share; each names
@@ -94,7 +95,7 @@ class DataModule:
             import jax
 
             process_index, process_count = jax.process_index(), jax.process_count()
-        return cls(config, process_index, process_count)
+        return cls(config, process_index, process_count, training)
 
     @property
     def splits(self):

@@ -190,6 +190,16 @@ def test_evaluation_counts_every_example_once_and_masks_the_rest(tmp_path, num, 
     assert_equal([("", batch) for batch, _ in split.batches()], [("", batch) for batch, _ in split.batches()])
 
 
+def test_who_only_evaluates_needs_no_training_data(tmp_path):
+    config = make_config(write_folder(tmp_path, 2), num_eval=2)
+    config.data.train.sources = (common.source(str(tmp_path), "nothing_here"),)
+    with pytest.raises(ValueError, match="nothing_here"):
+        DataModule.from_config(config, 0, 1)
+    module = DataModule.from_config(config, 0, 1, training=False)
+    assert module.plan is None
+    assert sum(len(metas) for _, metas in module.eval("val").batches()) == 2
+
+
 def test_evaluation_masks_what_cannot_be_read(damaged):
     module = DataModule.from_config(make_config(damaged, num_eval=4))
     masks = [m for batch, _ in module.eval("val").batches() for m in batch["example_mask"]]
